@@ -1,0 +1,49 @@
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+prepare_config(config)
+RESULTS = config["results"]
+
+
+report: "workflow/report/study.rst"
+
+
+wildcard_constraints:
+    model="[^/]+",
+    optimizer="[^/]+",
+    seed="[0-9]+",
+    seed_a="[0-9]+",
+    seed_b="[0-9]+",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/hessian.smk"
+include: "workflow/rules/landscape.smk"
+include: "workflow/rules/flatness.smk"
+include: "workflow/rules/trajectory.smk"
+include: "workflow/rules/connectivity.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+
+
+localrules:
+    all,
+    runs,
+    tables,
+    figures,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.input,
+        rules.figures.input,

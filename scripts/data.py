@@ -1,0 +1,16 @@
+"""Bring the four IDX files of the data set into the data folder."""
+
+from lossgeo import data, job
+
+
+def main(snakemake) -> None:
+    config = snakemake.params.config
+    way = data.fetch(config["name"], config["folder"], config["source"])
+    print(f"{config['name']} came by way of {way}; all checksums match")
+
+
+if __name__ == "__main__":
+    from snakemake.script import snakemake
+
+    job.log_to(snakemake.log[0])
+    main(snakemake)

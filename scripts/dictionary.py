@@ -1,0 +1,19 @@
+"""Say of every column of every table what it is, and in which unit."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lossgeo import job, store, tables
+
+
+def main(snakemake) -> None:
+    columns = {Path(path).stem: pd.read_csv(path, nrows=0) for path in snakemake.input}
+    store.write_csv(tables.dictionary(columns), snakemake.output[0])
+
+
+if __name__ == "__main__":
+    from snakemake.script import snakemake
+
+    job.log_to(snakemake.log[0])
+    main(snakemake)

@@ -1,0 +1,57 @@
+"""Rise of the loss under random noise at the points of one run."""
+
+import numpy as np
+
+from lossgeo import job, probe, store
+from lossgeo.data import sha256
+from lossgeo.numerics import make_deterministic, torch_generator
+from lossgeo.sharpness import average_rise
+from lossgeo.store import Group, Variable
+
+
+def main(snakemake) -> None:
+    make_deterministic(snakemake.threads)
+    config, snapshots = snakemake.params.config, snakemake.input.snapshots
+    settings = config["flatness"]
+    identity = probe.run_identity(snapshots)
+    objective = probe.load_objective(config, **config["objective"])
+    noises = {
+        "normalized": (settings["normalization"], np.array(settings["radii"])),
+        "isotropic": ("none", np.array([settings["noise"]])),
+    }
+    groups = {}
+    for name in config["points"]:
+        point = probe.load_point(snapshots, name, config["matched_loss"])
+        for noise, (normalization, radii) in noises.items():
+            rises = average_rise(
+                objective,
+                point.theta,
+                radii,
+                normalization,
+                settings["draws"],
+                generator=torch_generator("noise", identity["seed"]),
+            )
+            groups[f"{name}/{noise}"] = Group(
+                {
+                    "radius": Variable(
+                        ("radius",), radii, "1", "scale of the noise in units of its direction"
+                    ),
+                    "rise": Variable(("radius", "draw"), rises, "nats", "L(theta + r d) - L(theta)"),
+                },
+                {"status": point.status, "step": point.step, "normalization": normalization},
+            )
+        print(f"{name} ({point.status}): {settings['draws']} draws")
+    store.write(
+        snakemake.output[0],
+        groups,
+        store.provenance(
+            config, snakemake.params.code, {"snapshots": sha256(snapshots)}, **identity
+        ),
+    )
+
+
+if __name__ == "__main__":
+    from snakemake.script import snakemake
+
+    job.log_to(snakemake.log[0])
+    main(snakemake)

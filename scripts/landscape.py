@@ -1,0 +1,128 @@
+"""Random lines, random planes and the eigenvector plane through the points of one run."""
+
+import numpy as np
+import torch
+
+from lossgeo import directions, job, probe, store, surface
+from lossgeo.data import sha256
+from lossgeo.numerics import make_deterministic, torch_generator
+from lossgeo.objective import Objective
+from lossgeo.store import Group, Variable
+
+MEASURED = {
+    "loss": ("nats", "mean cross-entropy"),
+    "loss_se": ("nats", "standard error of the loss over the samples"),
+    "accuracy": ("1", "fraction classified correctly"),
+}
+
+
+def lines(objective: Objective, point: probe.Point, settings: dict, seed: int) -> Group:
+    """`directions` random lines through a point."""
+    alphas = surface.centred_grid(settings["lines"]["distance"], settings["lines"]["points"])
+    measured = [
+        surface.line(objective, point.theta, direction, alphas)
+        for direction in random_directions(
+            objective, point, settings["lines"]["directions"], settings, "line", seed
+        )
+    ]
+    return surface_group(point, measured, ("direction", "alpha"), {"alpha": alphas}, {})
+
+
+def planes(objective: Objective, point: probe.Point, settings: dict, seed: int) -> Group:
+    """`count` planes through a point, each spanned by two random directions of its own."""
+    alphas = surface.centred_grid(settings["planes"]["distance"], settings["planes"]["points"])
+    spans = random_directions(
+        objective, point, 2 * settings["planes"]["count"], settings, "plane", seed
+    )
+    pairs = list(zip(spans[::2], spans[1::2], strict=True))
+    measured = [surface.plane(objective, point.theta, *pair, alphas, alphas) for pair in pairs]
+    cosines = np.array([directions.cosine(*pair) for pair in pairs])
+    group = surface_group(
+        point, measured, ("plane", "alpha", "beta"), {"alpha": alphas, "beta": alphas}, {}
+    )
+    cosine = Variable(("plane",), cosines, "1", "cosine of the angle between the two axes")
+    return Group({**group.variables, "cosine": cosine}, group.attributes)
+
+
+def eigenplane(objective: Objective, point: probe.Point, settings: dict, hessian: Group) -> Group:
+    """The plane of the two top Hessian eigenvectors: alpha goes along the first."""
+    alphas = surface.centred_grid(
+        settings["eigenplane"]["distance"], settings["eigenplane"]["points"]
+    )
+    axes = torch.from_numpy(hessian.variables["eigenvectors"].values)[:2]
+    measured = surface.plane(objective, point.theta, *axes, alphas, alphas)
+    values = hessian.variables["top_eigenvalues"].values
+    return surface_group(
+        point,
+        [measured],
+        ("plane", "alpha", "beta"),
+        {"alpha": alphas, "beta": alphas},
+        {
+            "cosine": directions.cosine(*axes),
+            "eigenvalue_alpha": values[0],
+            "eigenvalue_beta": values[1],
+        },
+    )
+
+
+def random_directions(
+    objective: Objective, point: probe.Point, count: int, settings: dict, purpose: str, seed: int
+) -> list[torch.Tensor]:
+    """The run's own directions: the same draws at each of its points, normalised to each."""
+    return [
+        directions.random_direction(
+            point.theta,
+            objective.layout,
+            settings["normalization"],
+            generator=torch_generator(purpose, seed, index),
+        )
+        for index in range(count)
+    ]
+
+
+def surface_group(
+    point: probe.Point, measured: list[dict], dims: tuple, coordinates: dict, attributes: dict
+) -> Group:
+    """Measured lines or planes, stacked along the first of `dims`."""
+    variables = {
+        name: Variable((name,), values, "1", f"offset along {name} in units of its direction")
+        for name, values in coordinates.items()
+    }
+    for name, description in MEASURED.items():
+        variables[name] = Variable(dims, np.stack([m[name] for m in measured]), *description)
+    return Group(variables, {"status": point.status, "step": point.step, **attributes})
+
+
+def main(snakemake) -> None:
+    make_deterministic(snakemake.threads)
+    config, snapshots = snakemake.params.config, snakemake.input.snapshots
+    identity = probe.run_identity(snapshots)
+    settings, seed = config["landscape"], identity["seed"]
+    objective = probe.load_objective(config, **config["objective"])
+    groups = {}
+    for name in config["points"]:
+        point = probe.load_point(snapshots, name, config["matched_loss"])
+        hessian = store.read(snakemake.input.hessian, name)
+        groups |= {
+            f"{name}/lines": lines(objective, point, settings, seed),
+            f"{name}/planes": planes(objective, point, settings, seed),
+            f"{name}/eigenplane": eigenplane(objective, point, settings, hessian),
+        }
+        print(f"{name} ({point.status}): lines, planes and eigenplane measured")
+    store.write(
+        snakemake.output[0],
+        groups,
+        store.provenance(
+            config,
+            snakemake.params.code,
+            {"snapshots": sha256(snapshots), "hessian": sha256(snakemake.input.hessian)},
+            **identity,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    from snakemake.script import snakemake
+
+    job.log_to(snakemake.log[0])
+    main(snakemake)

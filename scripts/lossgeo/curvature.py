@@ -1,0 +1,193 @@
+"""The Hessian of an objective: extreme eigenvalues, spectral density and trace from Krylov runs."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from hessian_eigenthings import LambdaOperator, lanczos_tridiagonal
+from hessian_eigenthings.operators import CurvatureOperator
+from torch import Tensor
+
+from lossgeo.objective import Objective, loss_of_block
+from lossgeo.parameters import unflatten
+
+
+def hessian_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
+    """H = grad^2 L(theta), (P, P), as a matrix-free operator: `operator @ v` is H v.
+
+    The forward pass and the first backward pass do not depend on v, so their graph is built once
+    per block and kept; a product then costs one backward pass through it:
+    H v = grad (g' v), g = grad L (Pearlmutter 1994). Memory grows with the number of samples.
+    """
+    theta = theta.to(objective.device, objective.dtype)
+    leaves = {
+        name: part.clone().requires_grad_() for name, part in unflatten(theta, objective.layout).items()
+    }
+    inputs_of_grad = tuple(leaves.values())
+    gradients = [
+        torch.autograd.grad(
+            loss_of_block(objective, leaves, inputs, targets), inputs_of_grad, create_graph=True
+        )
+        for inputs, targets in objective.blocks
+    ]
+
+    def matvec(v: Tensor) -> Tensor:
+        parts = tuple(unflatten(v, objective.layout).values())
+        total = torch.zeros_like(v)
+        for gradient in gradients:
+            product = torch.autograd.grad(
+                gradient, inputs_of_grad, parts, retain_graph=True, materialize_grads=True
+            )
+            total += torch.cat([part.reshape(-1) for part in product])
+        return total
+
+    return LambdaOperator(
+        matvec, objective.layout.size, device=objective.device, dtype=objective.dtype
+    )
+
+
+def gradient(objective: Objective, theta: Tensor) -> Tensor:
+    """grad L(theta), (P,)."""
+    theta = theta.to(objective.device, objective.dtype)
+    leaves = {
+        name: part.clone().requires_grad_() for name, part in unflatten(theta, objective.layout).items()
+    }
+    total = torch.zeros_like(theta)
+    for inputs, targets in objective.blocks:
+        loss = loss_of_block(objective, leaves, inputs, targets)
+        parts = torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True)
+        total += torch.cat([part.reshape(-1) for part in parts])
+    return total
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Extreme eigenvalues of an operator, from the outside inwards, with their evidence."""
+
+    values: np.ndarray  # (k,) float64
+    vectors: Tensor  # (k, P), orthonormal rows
+    residuals: np.ndarray  # (k,) ||H v - lambda v||, computed with one more product per pair
+    converged: np.ndarray  # (k,) residual < tolerance * |lambda|
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """What R Krylov runs of m steps tell about an operator of size P."""
+
+    top: Eigenpairs  # largest algebraic, descending
+    bottom: Eigenpairs  # smallest algebraic, ascending
+    nodes: np.ndarray  # (R, m) Ritz values: where the quadrature puts the spectral density
+    weights: np.ndarray  # (R, m) their weights, each row sums to 1
+    trace: float
+    trace_se: float  # standard error over the R probes
+    products: int  # Hessian-vector products spent
+
+
+def spectrum(
+    operator: CurvatureOperator,
+    *,
+    top: int,
+    bottom: int,
+    probes: int,
+    steps: int,
+    max_steps: int,
+    tolerance: float,
+    generator: torch.Generator,
+) -> Spectrum:
+    """Density, trace and extreme eigenvalues of a symmetric operator from one set of Krylov runs.
+
+    Each run starts from a Rademacher probe z and takes m = `steps` steps of Lanczos with full
+    reorthogonalisation. Its tridiagonal matrix gives a Gauss quadrature of the spectral density
+    (nodes: eigenvalues; weights: squared first components; Golub & Welsch 1969, Ghorbani et al.
+    2019), its first entry is z'Hz / P, Hutchinson's sample of trace / P, and its outermost
+    eigenpairs approach those of H. These are taken from the first run; while a wanted pair has a
+    residual of `tolerance * |lambda|` or more, Lanczos runs again from the sum of the wanted Ritz
+    vectors, with twice the steps, up to `max_steps`. What has not converged by then says so. An
+    operator that is not finite has NaN for everything.
+
+    Raises ValueError where more eigenpairs are wanted than a run has steps.
+    """
+    size = operator.size
+    steps, max_steps = min(steps, size), min(max_steps, size)
+    if top + bottom > steps:
+        raise ValueError(f"{top} + {bottom} eigenpairs wanted from {steps} Lanczos steps")
+    ones = torch.ones(size, device=operator.device, dtype=operator.dtype)
+    if not torch.isfinite(operator.matvec(ones)).all():
+        return _undefined(size, top, bottom, probes, steps)
+    nodes = np.full((probes, steps), math.nan)
+    weights = np.zeros((probes, steps))
+    samples = np.zeros(probes)
+    products = 1
+    first = None
+    for probe in range(probes):
+        signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
+        krylov = lanczos_tridiagonal(operator, signs.to(operator.device, operator.dtype), steps)
+        products += krylov.iterations
+        ritz_values, ritz_vectors = _tridiagonal_eigh(krylov)
+        nodes[probe, : krylov.iterations] = ritz_values
+        weights[probe, : krylov.iterations] = ritz_vectors[0] ** 2
+        samples[probe] = size * float(krylov.alphas[0])
+        first = first or krylov
+
+    pairs, spent = _extremes(operator, first, top, bottom, tolerance)
+    products += spent
+    while not all(p.converged.all() for p in pairs) and steps < max_steps:
+        steps = min(2 * steps, max_steps)
+        start = torch.cat([p.vectors for p in pairs]).sum(0)
+        krylov = lanczos_tridiagonal(operator, start, steps)
+        pairs, spent = _extremes(operator, krylov, top, bottom, tolerance)
+        products += krylov.iterations + spent
+
+    error = samples.std(ddof=1) / math.sqrt(probes) if probes > 1 else math.nan
+    return Spectrum(*pairs, nodes, weights, float(samples.mean()), float(error), products)
+
+
+def _undefined(size: int, top: int, bottom: int, probes: int, steps: int) -> Spectrum:
+    """The spectrum of an operator that is not finite."""
+
+    def pairs(count: int) -> Eigenpairs:
+        nothing = np.full(count, math.nan)
+        return Eigenpairs(
+            nothing, torch.full((count, size), math.nan), nothing, np.zeros(count, dtype=bool)
+        )
+
+    nodes = np.full((probes, steps), math.nan)
+    return Spectrum(pairs(top), pairs(bottom), nodes, np.zeros_like(nodes), math.nan, math.nan, 1)
+
+
+def _tridiagonal_eigh(krylov) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues (m,) ascending and eigenvectors (m, m) of a Lanczos run's tridiagonal matrix."""
+    diagonal = krylov.alphas.double().cpu().numpy()
+    off = krylov.betas.double().cpu().numpy()[: len(diagonal) - 1]
+    return np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
+
+
+def _extremes(
+    operator: CurvatureOperator, krylov, top: int, bottom: int, tolerance: float
+) -> tuple[tuple[Eigenpairs, Eigenpairs], int]:
+    """Top and bottom eigenpairs of a Lanczos run, and the products that their residuals took."""
+    values, vectors = _tridiagonal_eigh(krylov)
+    basis = torch.stack(krylov.basis)  # (m, P)
+    ends = (range(len(values) - 1, len(values) - 1 - top, -1), range(bottom))
+    return (
+        tuple(_pairs(operator, basis, values[list(end)], vectors[:, list(end)], tolerance) for end in ends),
+        top + bottom,
+    )
+
+
+def _pairs(
+    operator: CurvatureOperator,
+    basis: Tensor,
+    values: np.ndarray,
+    coefficients: np.ndarray,
+    tolerance: float,
+) -> Eigenpairs:
+    ritz = torch.from_numpy(coefficients.T.copy()).to(basis) @ basis  # (k, P)
+    residuals = np.array(
+        [
+            float((operator.matvec(v) - float(value) * v).norm() / v.norm())
+            for value, v in zip(values, ritz, strict=True)
+        ]
+    )
+    return Eigenpairs(values, ritz, residuals, residuals < tolerance * np.abs(values))

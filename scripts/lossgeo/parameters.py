@@ -1,0 +1,49 @@
+"""The flat parameter vector theta and the named tensors of a model: two views of the same numbers."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of a model's P parameters in the order in which theta strings them together."""
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(math.prod(shape) for shape in self.shapes)
+
+    @property
+    def size(self) -> int:
+        """P, the length of theta."""
+        return sum(self.sizes)
+
+
+def layout_of(model: nn.Module) -> Layout:
+    """The layout of `model.named_parameters()`; tied parameters count once."""
+    named = list(model.named_parameters())
+    return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
+
+
+def flatten(model: nn.Module) -> Tensor:
+    """theta (P,), a detached copy of the model's parameters."""
+    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+
+
+def unflatten(theta: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """Named views into theta (P,), ready for `torch.func.functional_call`.
+
+    Raises ValueError where theta does not have P elements.
+    """
+    if theta.shape != (layout.size,):
+        raise ValueError(f"theta has shape {tuple(theta.shape)}, the layout needs ({layout.size},)")
+    parts = torch.split(theta, layout.sizes)
+    return {
+        name: part.view(shape)
+        for name, part, shape in zip(layout.names, parts, layout.shapes, strict=True)
+    }

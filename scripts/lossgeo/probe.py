@@ -1,0 +1,90 @@
+"""What a stage probes: the objective of a run, and theta at its points."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lossgeo import store
+from lossgeo.data import FILES, load, subset
+from lossgeo.models import build
+from lossgeo.numerics import choose_device, numpy_generator
+from lossgeo.objective import Objective, make_objective
+from lossgeo.training import find_point
+
+SPLITS = {"train": FILES[:2], "test": FILES[2:]}
+
+IDENTITY = ("model", "family", "width", "parameters", "optimizer", "seed")
+
+
+@dataclass(frozen=True)
+class Point:
+    """theta (P,) at a named point of a run; all NaN unless `status` is "ok"."""
+
+    theta: Tensor
+    status: str  # "ok", "diverged" or "not reached"
+    step: int  # of the snapshot; -1 where there is none
+
+
+def load_split(folder: Path | str, data: Mapping, split: str) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of a split of the data set in `folder`, or of its seeded subset.
+
+    `data` is what `study.get_data_spec` returns.
+    """
+    images, labels = (Path(folder) / name for name in SPLITS[split])
+    inputs, targets = load(images, labels, data["mean"], data["std"])
+    chosen = subset(
+        len(inputs), data[f"{split}_samples"], generator=numpy_generator("data", split)
+    )
+    if len(chosen) == len(inputs):
+        return inputs, targets
+    return inputs[torch.from_numpy(chosen)], targets[torch.from_numpy(chosen)]
+
+
+def load_shape(folder: Path | str, data: Mapping) -> tuple[tuple[int, ...], int]:
+    """Shape of one input (channels, height, width), and the number of classes."""
+    inputs, targets = load_split(folder, data | {"test_samples": None}, "test")
+    return tuple(inputs.shape[1:]), int(targets.max()) + 1
+
+
+def load_objective(
+    config: Mapping, split: str, samples: int, *, purpose: str = "objective"
+) -> Objective:
+    """The objective of a model on a fixed, seeded subset of a split: the same one for every run.
+
+    `config` says which `model`, on which `data` in which `folder`, and on which `device`.
+    `purpose` names the subset: two purposes draw independent ones.
+    """
+    folder, data = config["folder"], config["data"]
+    inputs, targets = load_split(folder, data, split)
+    chosen = torch.from_numpy(
+        subset(len(inputs), samples, generator=numpy_generator(purpose, split))
+    )
+    return make_objective(
+        build(config["model"], *load_shape(folder, data)),
+        inputs[chosen],
+        targets[chosen],
+        device=choose_device(config["device"]),
+    )
+
+
+def load_point(snapshots: Path | str, point: str, matched_loss: float) -> Point:
+    """theta at `point` of the run whose snapshots these are (see `training.find_point`)."""
+    attributes = store.attributes(snapshots)
+    columns = store.read(snapshots, names=("step", "epoch", "train_loss")).variables
+    index = find_point(
+        point, columns["epoch"].values, columns["train_loss"].values, matched_loss
+    )
+    theta = torch.from_numpy(store.read_row(snapshots, "theta", 0 if index is None else index))
+    if index is None or not torch.isfinite(theta).all():
+        status = "diverged" if attributes["diverged"] else "not reached"
+        return Point(torch.full_like(theta, torch.nan), status, -1)
+    return Point(theta, "ok", int(columns["step"].values[index]))
+
+
+def run_identity(snapshots: Path | str) -> dict:
+    """Which run these snapshots are of: the root attributes IDENTITY."""
+    attributes = store.attributes(snapshots)
+    return {name: attributes[name] for name in IDENTITY}

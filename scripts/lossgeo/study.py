@@ -1,0 +1,334 @@
+"""What a config asks for: its runs, points and pairs; and what is wrong with a config.
+
+Plain Python: the workflow imports it on every call, so it must not import torch.
+"""
+
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lossgeo.data import DATASETS, FILES, DataError, check_files, sha256
+
+
+class ConfigError(ValueError):
+    """One thing that is wrong with a config: which key, what was found, what was expected."""
+
+
+class Run(NamedTuple):
+    model: str
+    optimizer: str
+    seed: int
+
+
+class Pair(NamedTuple):
+    model: str
+    optimizer: str
+    seed_a: int
+    seed_b: int
+
+
+def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
+    """The runs of all experiments (with `stage`: that it measures) in the order of the config."""
+    return [
+        Run(model, optimizer, seed)
+        for model in config["models"]
+        for optimizer in config["optimizers"]
+        for seed in config["seeds"]
+        if any(
+            stage is None or stage in experiment["stages"]
+            for experiment in _experiments(config, model, optimizer)
+        )
+    ]
+
+
+def get_epochs(config: Mapping, model: str, optimizer: str) -> int:
+    """How long a run is trained: as long as the longest of its experiments asks."""
+    return max(_epochs(config, e, model) for e in _experiments(config, model, optimizer))
+
+
+def get_points(config: Mapping, model: str, optimizer: str, stage: str) -> list[str]:
+    """The points at which `stage` measures a run, without repetition, in the config's order."""
+    return list(
+        dict.fromkeys(
+            point
+            for experiment in _experiments(config, model, optimizer)
+            if stage in experiment["stages"]
+            for point in experiment["points"]
+        )
+    )
+
+
+def get_pairs(config: Mapping) -> list[Pair]:
+    """Disjoint pairs of seeds, in order, of every model and optimizer that is to be connected.
+
+    Disjoint pairs are independent; n seeds give floor(n / 2) of them.
+    """
+    seeds = config["seeds"]
+    cells = dict.fromkeys((r.model, r.optimizer) for r in get_runs(config, "connectivity"))
+    return [
+        Pair(model, optimizer, a, b)
+        for model, optimizer in cells
+        for a, b in zip(seeds[::2], seeds[1::2], strict=False)
+    ]
+
+
+def published_epochs(family: str, width: int) -> int:
+    """The study's epochs: round(12 sqrt(128 / width)) for MLPs, round(10 sqrt(32 / width)) for CNNs."""
+    factor, reference = {"mlp": (12, 128), "cnn": (10, 32)}[family]
+    return round(factor * math.sqrt(reference / width))
+
+
+def get_data_spec(config: Mapping) -> dict[str, Any]:
+    """What the content of the data depends on; for files of the user's own, their digests now."""
+    data = config["data"]
+    known = DATASETS.get(data["name"])
+    digests = (
+        dict(known.sha256)
+        if known
+        else {name: sha256(Path(data["folder"]) / name) for name in FILES}
+    )
+    return {
+        "name": data["name"],
+        "mean": data.get("mean", known and known.mean),
+        "std": data.get("std", known and known.std),
+        "sha256": digests,
+        "train_samples": data["train_samples"],
+        "test_samples": data["test_samples"],
+    }
+
+
+def without_dropped(config: Mapping) -> dict[str, Any]:
+    """The config without the models, optimizers and experiments that an overlay set to null."""
+    return {
+        key: {name: entry for name, entry in value.items() if entry is not None}
+        if key in ("models", "optimizers", "experiments")
+        else value
+        for key, value in config.items()
+    }
+
+
+def explain(error) -> str:
+    """One sentence for a jsonschema ValidationError: key, value found, what was expected."""
+    error = _deepest(error)
+    key = ".".join(map(str, error.absolute_path)) or "(top level)"
+    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+        known = error.schema.get("properties", {})
+        unknown = [name for name in error.instance if name not in known]
+        prefix = f"{key}." if error.absolute_path else ""
+        return (
+            f"config key {prefix}{unknown[0]} (value {error.instance[unknown[0]]!r}) is unknown; "
+            f"expected one of: {', '.join(sorted(known))}"
+        )
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"config key {key}: found {error.instance!r}, expected the key {missing[0]!r} as well"
+    if error.parent is None and error.validator == "pattern" and "propertyNames" in error.schema_path:
+        key = f"{key}: a name under it"
+    expected = error.schema.get("description")
+    hint = ""
+    if isinstance(error.instance, str) and _is_number(error.instance):
+        hint = (
+            "; YAML reads this as text: write it as a decimal number, or with a dot and a signed "
+            "exponent (1.0e-1)"
+        )
+    return (
+        f"config key {key}: found {error.instance!r}"
+        f"{' (text)' if isinstance(error.instance, str) and hint else ''}, "
+        f"but {error.message.removeprefix(repr(error.instance)).strip()}"
+        f"{f' (expected: {expected})' if expected else ''}{hint}"
+    )
+
+
+def check(config: Mapping) -> None:
+    """Raise ConfigError for what a schema cannot see: names, grids, points, data, factories."""
+    _check_references(config)
+    _check_grids(config)
+    _check_points(config)
+    _check_data(config)
+    _check_factories(config)
+
+
+def _experiments(config: Mapping, model: str, optimizer: str) -> list[Mapping]:
+    return [
+        experiment
+        for experiment in config["experiments"].values()
+        if model in experiment["models"] and optimizer in experiment["optimizers"]
+    ]
+
+
+def _epochs(config: Mapping, experiment: Mapping, model: str) -> int:
+    epochs = experiment["epochs"]
+    if epochs == "published":
+        return published_epochs(config["models"][model]["family"], config["models"][model]["width"])
+    return epochs[model] if isinstance(epochs, Mapping) else epochs
+
+
+def _check_references(config: Mapping) -> None:
+    for kind in ("models", "optimizers"):
+        for name, experiment in config["experiments"].items():
+            for entry in experiment[kind]:
+                if entry not in config[kind]:
+                    raise ConfigError(
+                        f"config key experiments.{name}.{kind}: found {entry!r}, expected names "
+                        f"defined under {kind}: {', '.join(config[kind])}"
+                    )
+        for entry in config[kind]:
+            if not any(entry in e[kind] for e in config["experiments"].values()):
+                raise ConfigError(
+                    f"config key {kind}.{entry}: no experiment knows it; add it to an experiment's "
+                    f"{kind}, or drop it ({entry}: null)"
+                )
+    for name, experiment in config["experiments"].items():
+        for model in experiment["models"]:
+            epochs, spec = experiment["epochs"], config["models"][model]
+            if isinstance(epochs, Mapping) and model not in epochs:
+                raise ConfigError(
+                    f"config key experiments.{name}.epochs: found {dict(epochs)}, expected a number "
+                    f"for {model!r} too"
+                )
+            if epochs == "published" and "factory" in spec:
+                raise ConfigError(
+                    f"config key experiments.{name}.epochs: found 'published', but the formula is for "
+                    f"mlp and cnn and {model!r} has a factory; give a number, or a number per model"
+                )
+
+
+def _check_grids(config: Mapping) -> None:
+    landscape = config["landscape"]
+    for key, points in {
+        "landscape.lines.points": landscape["lines"]["points"],
+        "landscape.planes.points": landscape["planes"]["points"],
+        "landscape.eigenplane.points": landscape["eigenplane"]["points"],
+        "trajectory.plane.points": config["trajectory"]["plane"]["points"],
+    }.items():
+        if points % 2 == 0:
+            raise ConfigError(
+                f"config key {key}: found {points}, expected an odd number, so that the grid "
+                f"contains its centre (try {points + 1})"
+            )
+    hessian = config["hessian"]
+    if hessian["top"] + hessian["bottom"] > hessian["steps"]:
+        raise ConfigError(
+            f"config key hessian.steps: found {hessian['steps']}, expected at least top + bottom = "
+            f"{hessian['top'] + hessian['bottom']}"
+        )
+    if hessian["eigenvectors"] > hessian["top"]:
+        raise ConfigError(
+            f"config key hessian.eigenvectors: found {hessian['eigenvectors']}, expected at most "
+            f"top = {hessian['top']}"
+        )
+
+
+def _check_points(config: Mapping) -> None:
+    for name, experiment in config["experiments"].items():
+        for model in experiment["models"]:
+            for optimizer in experiment["optimizers"]:
+                epochs = get_epochs(config, model, optimizer)
+                points = [(f"experiments.{name}.points", p) for p in experiment["points"]]
+                if "connectivity" in experiment["stages"]:
+                    points.append(("connectivity.point", config["connectivity"]["point"]))
+                for key, point in points:
+                    if point.startswith("epoch") and int(point.removeprefix("epoch")) > epochs:
+                        raise ConfigError(
+                            f"config key {key}: found {point!r}, but {model}/{optimizer} is trained "
+                            f"for {epochs} epochs; expected a point that it reaches"
+                        )
+                snapshots = 1 + epochs * config["training"]["snapshots_per_epoch"]
+                needed = config["trajectory"]["components"] + 1
+                if "trajectory" in experiment["stages"] and snapshots < needed:
+                    raise ConfigError(
+                        f"config key trajectory.components: found {needed - 1}, but "
+                        f"{model}/{optimizer} has {snapshots} snapshots, which span "
+                        f"{snapshots - 1} dimensions; ask for fewer components, more epochs or "
+                        "training.snapshots_per_epoch"
+                    )
+        if "landscape" in experiment["stages"] and "hessian" not in experiment["stages"]:
+            raise ConfigError(
+                f"config key experiments.{name}.stages: found landscape without hessian, expected "
+                "both: the eigenplane is spanned by Hessian eigenvectors"
+            )
+        if "connectivity" in experiment["stages"] and len(config["seeds"]) < 2:
+            raise ConfigError(
+                f"config key seeds: found {config['seeds']}, expected at least two for "
+                f"experiments.{name}.stages: connectivity, which connects pairs of seeds"
+            )
+
+
+def _check_data(config: Mapping) -> None:
+    data = config["data"]
+    known = DATASETS.get(data["name"])
+    if known is None and data["source"] != "files":
+        raise ConfigError(
+            f"config key data.name: found {data['name']!r} with source: {data['source']}, expected "
+            f"one of {', '.join(DATASETS)}, or source: files for data of your own"
+        )
+    for key in ("mean", "std"):
+        if known is None and key not in data:
+            raise ConfigError(f"config key data.{key}: not found, expected for {data['name']!r}")
+    folder = Path(data["folder"])
+    if data["source"] != "files" and not all((folder / name).is_file() for name in FILES):
+        return  # the rule `data` brings them
+    try:
+        check_files(folder, known.sha256 if known else {})
+    except DataError as error:
+        raise ConfigError(f"config key data.folder: {error}") from error
+
+
+def _check_factories(config: Mapping) -> None:
+    """Build each user's model once, in a process of its own: this one must stay without torch."""
+    factories = {n: spec for n, spec in config["models"].items() if "factory" in spec}
+    if not factories:
+        return
+    input_shape, classes = _data_shape(config)
+    program = (
+        "import sys, json; sys.path.insert(0, sys.argv[1]); from lossgeo import models\n"
+        "for name, spec in json.loads(sys.argv[2]).items():\n"
+        "    try: models.build(spec, tuple(json.loads(sys.argv[3])), int(sys.argv[4]))\n"
+        "    except models.ModelError as error: sys.exit(f'config key models.{name}: {error}')\n"
+    )
+    import json
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            program,
+            str(Path(__file__).parents[1]),
+            json.dumps(factories),
+            json.dumps(input_shape),
+            str(classes),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise ConfigError(done.stderr.strip().rpartition("\n")[2])
+
+
+def _data_shape(config: Mapping) -> tuple[Sequence[int], int]:
+    """Shape of an input and number of classes; those of MNIST while its files are not there."""
+    from lossgeo.data import read_idx
+
+    folder = Path(config["data"]["folder"])
+    if not all((folder / name).is_file() for name in FILES):
+        return (1, 28, 28), 10
+    images, labels = read_idx(folder / FILES[0]), read_idx(folder / FILES[1])
+    return (1, *images.shape[1:]), int(labels.max()) + 1
+
+
+def _deepest(error):
+    """Of an error whose cause lies in a branch of anyOf, the most telling of the branch's errors."""
+    while error.context:
+        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "const"))
+    return error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,46 @@
+"""Lines and planes of an objective."""
+
+import numpy as np
+from torch import Tensor
+
+from lossgeo.objective import Objective, evaluate_many
+
+
+def centred_grid(distance: float, points: int) -> np.ndarray:
+    """`points` coordinates from -distance to distance; the middle one is exactly 0.
+
+    Raises ValueError for an even number of points, which would leave the centre out.
+    """
+    if points % 2 == 0 or points < 3:
+        raise ValueError(f"a grid of {points} points has no centre: take an odd number from 3")
+    half = np.linspace(0.0, distance, points // 2 + 1)
+    return np.concatenate([-half[:0:-1], half])
+
+
+def line(objective: Objective, theta: Tensor, direction: Tensor, alphas: np.ndarray) -> dict:
+    """The objective at theta + alpha d for each alpha (A,): `loss`, `loss_se`, `accuracy` (A,)."""
+    return evaluate_many(objective, (theta + float(alpha) * direction for alpha in alphas))
+
+
+def plane(
+    objective: Objective,
+    theta: Tensor,
+    direction_1: Tensor,
+    direction_2: Tensor,
+    alphas: np.ndarray,
+    betas: np.ndarray,
+    rows: slice = slice(None),
+) -> dict:
+    """The objective at theta + alpha d1 + beta d2: `loss`, `loss_se`, `accuracy` (A, B).
+
+    `rows` picks a tile of the plane, alphas[rows] against all betas. A point's value does not
+    depend on the tile that it is computed in, so tiles put together are the plane, bit for bit.
+    """
+    alphas = alphas[rows]
+    points = (
+        theta + float(alpha) * direction_1 + float(beta) * direction_2
+        for alpha in alphas
+        for beta in betas
+    )
+    flat = evaluate_many(objective, points)
+    return {name: values.reshape(len(alphas), len(betas)) for name, values in flat.items()}

@@ -1,0 +1,332 @@
+"""Tidy tables: one row per observation, from the artefacts of a stage.
+
+Every function takes the paths of one stage's files, in the order in which rows are to appear, and
+returns a DataFrame whose columns `COLUMNS` describes. Rows of runs that diverged, or that never
+reached a point, are there with their status and NaN.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lossgeo import store
+from lossgeo.geometry import line_geometry, plane_geometry
+
+Paths = Sequence[Path | str]
+
+RUN = ("model", "family", "width", "parameters", "optimizer", "seed")
+PAIR = ("model", "family", "width", "parameters", "optimizer", "seed_a", "seed_b", "point", "status")
+
+# column -> (unit, what it is)
+COLUMNS = {
+    "model": ("", "name of the model in the config"),
+    "family": ("", "mlp, cnn, or the family of a user's model"),
+    "width": ("1", "hidden units (mlp) or channels of the first convolution (cnn); -1: none given"),
+    "parameters": ("1", "number of parameters P"),
+    "optimizer": ("", "name of the optimizer in the config"),
+    "seed": ("", "seed of initialisation and data order"),
+    "seed_a": ("", "seed of the run at t = 0"),
+    "seed_b": ("", "seed of the run at t = 1"),
+    "point": ("", "point of the run: init, epochN, matched or final"),
+    "status": ("", "ok, diverged, or not reached"),
+    "step": ("1", "optimizer steps taken; -1 where the point was not reached"),
+    "epoch": ("1", "epochs trained"),
+    "diverged": ("", "whether theta has stopped being finite"),
+    "train_loss": ("nats", "mean cross-entropy on the training evaluation subset"),
+    "train_accuracy": ("1", "fraction classified correctly on the training evaluation subset"),
+    "test_loss": ("nats", "mean cross-entropy on the test evaluation subset"),
+    "test_accuracy": ("1", "fraction classified correctly on the test evaluation subset"),
+    "steps_to_train_loss": (
+        "1",
+        "steps to the first row of the history whose training loss is at most matched_loss; "
+        "NaN: never",
+    ),
+    "end": ("", "top (largest) or bottom (smallest) eigenvalues"),
+    "rank": ("1", "1: outermost"),
+    "eigenvalue": ("nats", "eigenvalue of the Hessian of the objective"),
+    "residual": ("nats", "||H v - lambda v|| for the unit vector v that was found"),
+    "converged": ("", "whether the residual is below the config's tolerance times |eigenvalue|"),
+    "trace": ("nats", "Hutchinson estimate of the trace of the Hessian"),
+    "trace_se": ("nats", "standard error of the trace over the probes"),
+    "effective_rank": ("1", "participation ratio of the spectrum, tr(H)^2 / ||H||_F^2"),
+    "products": ("1", "Hessian-vector products spent"),
+    "probe": ("", "index of the Krylov run"),
+    "node": ("nats", "quadrature node of the spectral density"),
+    "weight": ("1", "its weight; the weights of one probe sum to 1"),
+    "surface": ("", "line, plane (random directions) or eigenplane (top two eigenvectors)"),
+    "index": ("", "index of the line or plane"),
+    "cosine": ("1", "cosine of the angle between the axes of a plane"),
+    "curvature": ("nats", "mean second difference at the centre over the spanning directions"),
+    "radius": ("1", "distance, in units of the direction, at which the loss has risen by `rise`"),
+    "radius_censored": ("", "whether a ray left the grid before: the radius is a lower bound"),
+    "anisotropy": ("1", "ratio of the eigenvalues of the quadratic at the centre of a plane"),
+    "convex_fraction": ("1", "fraction of inner grid points with a positive semi-definite Hessian"),
+    "roughness": ("1", "root mean square deviation from the smoothed surface / range of the loss"),
+    "minima": ("1", "local minima deeper than the config's persistence"),
+    "noise": ("", "normalized (as the config says) or isotropic (the study's own)"),
+    "normalization": ("", "normalisation of the noise: filter, layer, model or none"),
+    "noise_radius": ("1", "scale of the noise in units of its direction"),
+    "rise": ("nats", "mean rise of the loss over the draws"),
+    "rise_se": ("nats", "its standard error over the draws"),
+    "draws": ("1", "number of draws"),
+    "component": ("1", "principal component"),
+    "explained": ("1", "fraction of the trajectory's variance that the component explains"),
+    "null": ("", "random_walk, drift or shuffled"),
+    "null_mean": ("1", "mean of the same fraction over null trajectories"),
+    "null_low": ("1", "2.5th percentile over null trajectories"),
+    "null_high": ("1", "97.5th percentile over null trajectories"),
+    "coordinate_1": ("1", "along component 1, relative to the last snapshot"),
+    "coordinate_2": ("1", "along component 2, relative to the last snapshot"),
+    "residual_distance": ("1", "distance of the snapshot from the plane of components 1 and 2"),
+    "loss": ("nats", "mean cross-entropy of the objective"),
+    "loss_se": ("nats", "its standard error over the samples"),
+    "error": ("1", "fraction classified wrongly"),
+    "error_se": ("1", "its standard error over the samples"),
+    "split": ("", "train or test"),
+    "t": ("1", "position on the path from seed_a (0) to seed_b (1)"),
+    "measure": ("", "loss (in nats) or error (a fraction)"),
+    "barrier": ("nats or 1", "largest height of the path above the chord between its ends"),
+    "barrier_se": ("nats or 1", "its standard error over the samples, paired with the ends"),
+    "barrier_t": ("1", "where on the path it is"),
+}
+
+
+def history(paths: Paths) -> pd.DataFrame:
+    """The rows of every run's history, from the runs' history.csv."""
+    return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+
+
+def runs(paths: Paths, matched_loss: float) -> pd.DataFrame:
+    """One row per run: where it ended, and how many steps it took to a fixed training loss."""
+    rows = []
+    for path in paths:
+        one = pd.read_csv(path)
+        last = one.iloc[-1]
+        reached = one.loc[one["train_loss"] <= matched_loss, "step"]
+        rows.append(
+            {column: last[column] for column in (*RUN, "step", "epoch", *LOSSES, "diverged")}
+            | {"steps_to_train_loss": reached.min() if len(reached) else np.nan}
+        )
+    return pd.DataFrame(rows)
+
+
+def eigenvalues(paths: Paths) -> pd.DataFrame:
+    """One row per eigenvalue of the Hessian at a point of a run."""
+    rows = []
+    stored = [f"{end}_{name}" for end in ("top", "bottom") for name in EIGENPAIR]
+    for path, point, group in _points(paths, *stored):
+        for end in ("top", "bottom"):
+            columns = (group.variables[f"{end}_{name}"].values for name in EIGENPAIR)
+            for rank, (value, residual, converged) in enumerate(zip(*columns, strict=True), 1):
+                rows.append(
+                    _run(path)
+                    | {"point": point, "status": group.attributes["status"]}
+                    | {"end": end, "rank": rank, "eigenvalue": value, "residual": residual}
+                    | {"converged": bool(converged)}
+                )
+    return pd.DataFrame(rows)
+
+
+def curvature(paths: Paths) -> pd.DataFrame:
+    """One row per point of a run: trace and effective rank of the Hessian.
+
+    The effective rank comes from the quadrature's moments: tr(H) / P = mean of the nodes,
+    ||H||_F^2 / P = mean of their squares, both under the weights.
+    """
+    rows = []
+    for path, point, group in _points(paths, "nodes", "weights"):
+        run = _run(path)
+        nodes, weights = (group.variables[name].values for name in ("nodes", "weights"))
+        first, second = (
+            run["parameters"] * np.nansum(weights * nodes**power) / len(nodes) for power in (1, 2)
+        )
+        rows.append(
+            run
+            | {"point": point}
+            | {name: group.attributes[name] for name in ("status", "step", "trace", "trace_se")}
+            | {"effective_rank": first**2 / second if second else np.nan}
+            | {"products": group.attributes["products"]}
+        )
+    return pd.DataFrame(rows)
+
+
+def spectrum(paths: Paths) -> pd.DataFrame:
+    """One row per quadrature node of the spectral density at a point of a run."""
+    frames = []
+    for path, point, group in _points(paths, "nodes", "weights"):
+        nodes, weights = (group.variables[name].values for name in ("nodes", "weights"))
+        frame = pd.DataFrame(
+            {
+                "probe": np.repeat(np.arange(len(nodes)), nodes.shape[1]),
+                "node": nodes.ravel(),
+                "weight": weights.ravel(),
+            }
+        )
+        identity = _run(path) | {"point": point, "status": group.attributes["status"]}
+        frames.append(_with(identity, frame))
+    return pd.concat(frames, ignore_index=True)
+
+
+def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
+    """One row per line or plane: its geometry (see `geometry.Geometry`)."""
+    rows = []
+    limits = {"rise": rise, "persistence": persistence}
+    for path in paths:
+        for point in store.subgroups(path):
+            for kind, name in {"line": "lines", "plane": "planes", "eigenplane": "eigenplane"}.items():
+                group = store.read(path, f"{point}/{name}")
+                grid = [group.variables[axis].values for axis in AXES[kind]]
+                measure = line_geometry if kind == "line" else plane_geometry
+                for index, loss in enumerate(group.variables["loss"].values):
+                    rows.append(
+                        _run(path)
+                        | {"point": point, "status": group.attributes["status"]}
+                        | {"surface": kind, "index": index, "cosine": _cosine(group, index)}
+                        | measure(*grid, loss, **limits).asdict()
+                    )
+    return pd.DataFrame(rows)
+
+
+def flatness(paths: Paths) -> pd.DataFrame:
+    """One row per point of a run and radius of the noise: mean rise over the draws."""
+    rows = []
+    for path in paths:
+        for point in store.subgroups(path):
+            for noise in ("normalized", "isotropic"):
+                group = store.read(path, f"{point}/{noise}")
+                for radius, rises in zip(
+                    group.variables["radius"].values, group.variables["rise"].values, strict=True
+                ):
+                    rows.append(
+                        _run(path)
+                        | {"point": point, "status": group.attributes["status"], "noise": noise}
+                        | {"normalization": group.attributes["normalization"]}
+                        | {"noise_radius": radius, "rise": rises.mean()}
+                        | {"rise_se": rises.std(ddof=1) / np.sqrt(len(rises)), "draws": len(rises)}
+                    )
+    return pd.DataFrame(rows)
+
+
+def trajectory(paths: Paths) -> pd.DataFrame:
+    """One row per principal component of a run and kind of null trajectory."""
+    rows = []
+    for path in _with_pca(paths):
+        variables = store.read(path, "pca").variables
+        for null in ("random_walk", "drift", "shuffled"):
+            drawn = variables[f"explained_{null}"].values  # (draws, components)
+            low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+            for i, component in enumerate(variables["component"].values):
+                rows.append(
+                    _run(path)
+                    | {"status": store.attributes(path)["status"], "component": component}
+                    | {"explained": variables["explained"].values[i], "null": null}
+                    | {"null_mean": drawn[:, i].mean(), "null_low": low[i], "null_high": high[i]}
+                )
+    return pd.DataFrame(rows, columns=_columns(rows, (*RUN, "status", "component", "explained")))
+
+
+def trajectory_path(paths: Paths) -> pd.DataFrame:
+    """One row per snapshot: where it lies in the run's PCA plane, how far off, and its true loss."""
+    frames = []
+    for path in _with_pca(paths):
+        variables = store.read(path, "pca").variables
+        frame = pd.DataFrame(
+            {
+                "step": variables["step"].values,
+                "epoch": variables["epoch"].values,
+                "coordinate_1": variables["coordinates"].values[:, 0],
+                "coordinate_2": variables["coordinates"].values[:, 1],
+                "residual_distance": variables["residual"].values,
+                "loss": variables["loss"].values,
+                "loss_se": variables["loss_se"].values,
+            }
+        )
+        frames.append(_with(_run(path), frame))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN)
+
+
+def connectivity(paths: Paths) -> pd.DataFrame:
+    """One row per pair of seeds, split and measure: the barrier on the straight line."""
+    rows = []
+    for path in paths:
+        pair = _identity(path, PAIR)
+        for split in ("train", "test"):
+            barriers = store.read(path, split).attributes
+            for measure in ("loss", "error"):
+                rows.append(
+                    pair
+                    | {"split": split, "measure": measure}
+                    | {f"barrier{s}": barriers[f"{measure}_barrier{s}"] for s in ("", "_se", "_t")}
+                )
+    return pd.DataFrame(rows, columns=_columns(rows, PAIR))
+
+
+def connectivity_path(paths: Paths) -> pd.DataFrame:
+    """One row per point of the straight line between a pair of seeds, and split."""
+    frames = []
+    for path in paths:
+        pair = _identity(path, PAIR)
+        for split in ("train", "test"):
+            variables = store.read(path, split).variables
+            frame = pd.DataFrame(
+                {name: variables[name].values for name in ("t", "loss", "loss_se", "error", "error_se")}
+            )
+            frames.append(_with(pair | {"split": split}, frame))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=PAIR)
+
+
+def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row per column of every table: its unit and what it is."""
+    return pd.DataFrame(
+        [
+            {"table": name, "column": column, "unit": COLUMNS[column][0], "description": COLUMNS[column][1]}
+            for name, table in tables.items()
+            for column in table.columns
+        ]
+    )
+
+
+LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+EIGENPAIR = ("eigenvalues", "residuals", "converged")
+AXES = {"line": ("alpha",), "plane": ("alpha", "beta"), "eigenplane": ("alpha", "beta")}
+
+
+def _points(paths: Paths, *names: str) -> Iterator[tuple[Path | str, str, store.Group]]:
+    """Every point of every file, with the named variables."""
+    for path in paths:
+        for point in store.subgroups(path):
+            yield path, point, store.read(path, point, names)
+
+
+def _with_pca(paths: Paths) -> list:
+    """The files of runs that had enough finite snapshots for a PCA."""
+    return [path for path in paths if "pca" in store.subgroups(path)]
+
+
+def _identity(path: Path | str, names: Sequence[str]) -> dict:
+    attributes = store.attributes(path)
+    return {name: attributes[name] for name in names}
+
+
+def _run(path: Path | str) -> dict:
+    return _identity(path, RUN)
+
+
+def _with(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with the identity's values in columns before its own."""
+    return pd.concat(
+        [pd.DataFrame({name: [value] * len(frame) for name, value in identity.items()}), frame], axis=1
+    )
+
+
+def _columns(rows: list[dict], otherwise: Sequence[str]) -> list[str]:
+    """The columns of the rows, or of a table without any."""
+    return list(rows[0]) if rows else list(otherwise)
+
+
+def _cosine(group: store.Group, index: int) -> float:
+    if "cosine" in group.variables:
+        return float(group.variables["cosine"].values[index])
+    return float(group.attributes.get("cosine", np.nan))

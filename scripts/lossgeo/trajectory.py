@@ -1,0 +1,150 @@
+"""PCA of the snapshots of a run, and what PCA would show of trajectories without structure.
+
+Everything follows from the Gram matrix of the steps between snapshots, S x S instead of P x P:
+explained variances need nothing else, and the null trajectories are drawn as Gram matrices.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PCA:
+    """The principal components of a trajectory of S snapshots in P dimensions."""
+
+    explained: np.ndarray  # (C,) fraction of the variance, descending; sums to 1 over all components
+    axes: np.ndarray  # (C, P) float64, orthonormal
+    coordinates: np.ndarray  # (S, C) of the snapshots, relative to `origin`
+    residuals: np.ndarray  # (S,) distance of each snapshot from the plane of components 1 and 2
+
+
+def pca(snapshots: np.ndarray, origin: np.ndarray, components: int) -> PCA:
+    """Principal components of snapshots (S, P), centred, in float64, by the Gram trick.
+
+    `origin` (P,) is where coordinates count from (usually the last snapshot); it does not change
+    the axes. Signs are fixed so that the first snapshot has coordinates >= 0. The residual
+    distance says how far a projected snapshot is from where the plane shows it
+    (tomgoldstein/loss-landscape#1). Raises ValueError for fewer than three snapshots, or if they
+    do not span `components` dimensions.
+    """
+    if len(snapshots) < 3:
+        raise ValueError(f"PCA needs at least 3 snapshots, found {len(snapshots)}")
+    centred = snapshots - snapshots.mean(0, dtype=np.float64)
+    values, vectors = _descending_eigh(centred @ centred.T)
+    if values[components - 1] <= 1e-12 * values[0]:
+        raise ValueError(f"the snapshots span fewer than {components} dimensions")
+    axes = (vectors[:, :components].T @ centred) / np.sqrt(values[:components, None])
+    displaced = snapshots - origin.astype(np.float64)
+    coordinates = displaced @ axes.T
+    signs = np.where(coordinates[0] < 0, -1.0, 1.0)
+    axes, coordinates = axes * signs[:, None], coordinates * signs
+    off_plane = displaced - coordinates[:, :2] @ axes[:2]
+    return PCA(
+        explained=(values / values.sum())[:components],
+        axes=axes,
+        coordinates=coordinates,
+        residuals=np.linalg.norm(off_plane, axis=1),
+    )
+
+
+def step_gram(snapshots: np.ndarray) -> np.ndarray:
+    """Inner products (S - 1, S - 1) of the steps between consecutive snapshots (S, P)."""
+    steps = np.diff(snapshots.astype(np.float64), axis=0)
+    return steps @ steps.T
+
+
+def explained_variance(gram: np.ndarray, components: int) -> np.ndarray:
+    """Fractions of variance (C,) that PCA explains of the trajectory whose steps have this Gram matrix.
+
+    Positions are cumulative sums of the steps, centred: their Gram matrix is C A gram A' C' with A
+    the summation and C the centring, and it has the eigenvalues of the covariance.
+    """
+    steps = len(gram)
+    positions = np.tril(np.ones((steps + 1, steps)), -1)  # (S, S - 1)
+    centred = positions - positions.mean(0)
+    values, _ = _descending_eigh(centred @ gram @ centred.T)
+    return (values / values.sum())[:components]
+
+
+def random_walk_gram(
+    step_norms: np.ndarray, dimensions: int, drift: float, *, generator: np.random.Generator
+) -> np.ndarray:
+    """The steps' Gram matrix of a random walk in `dimensions` with given step norms (T,).
+
+    The steps are unit vectors scaled to the norms; each is the normalised sum of isotropic
+    Gaussian noise of expected squared norm 1 - drift^2 and `drift` times one fixed unit vector
+    (drift 0: isotropic). The Gram matrix of T isotropic Gaussian vectors is Wishart and drawn by
+    Bartlett's decomposition (1934), so no vector of length `dimensions` is ever made. Needs
+    dimensions > T.
+    """
+    count = len(step_norms)
+    scale = np.sqrt((1 - drift**2) / dimensions)
+    along = drift + scale * generator.standard_normal(count)  # component along the drift
+    lower = np.tril(generator.standard_normal((count, count)), -1)
+    lower[np.diag_indices(count)] = np.sqrt(generator.chisquare(dimensions - 1 - np.arange(count)))
+    gram = np.outer(along, along) + scale**2 * (lower @ lower.T)
+    norms = step_norms / np.sqrt(np.diag(gram))
+    return gram * np.outer(norms, norms)
+
+
+def mean_drift(gram: np.ndarray) -> float:
+    """The drift with which a random walk has this Gram matrix's mean cosine between steps.
+
+    Two steps share drift^2 of their direction on average; a negative mean cosine gives 0.
+    """
+    norms = np.sqrt(np.diag(gram))
+    cosines = gram / np.outer(norms, norms)
+    count = len(gram)
+    mean = (cosines.sum() - count) / (count * (count - 1))
+    return float(np.sqrt(max(mean, 0.0)))
+
+
+def null_explained(
+    gram: np.ndarray,
+    dimensions: int,
+    components: int,
+    draws: int,
+    *,
+    generator: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """Explained variances (draws, C) of three kinds of trajectory without the run's structure.
+
+    `random_walk`: isotropic steps of the run's norms (explained variance of component k tends to
+    6 / (pi k)^2 for many equal steps: Antognini & Sohl-Dickstein 2018). `drift`: the same with the
+    run's mean cosine between steps. `shuffled`: the run's own steps in random order.
+    """
+    norms = np.sqrt(np.diag(gram))
+
+    def shuffled() -> np.ndarray:
+        order = generator.permutation(len(gram))
+        return gram[np.ix_(order, order)]
+
+    drift = mean_drift(gram)
+    draw = {
+        "random_walk": lambda: random_walk_gram(norms, dimensions, 0.0, generator=generator),
+        "drift": lambda: random_walk_gram(norms, dimensions, drift, generator=generator),
+        "shuffled": shuffled,
+    }
+    return {
+        name: np.stack([explained_variance(one(), components) for _ in range(draws)])
+        for name, one in draw.items()
+    }
+
+
+def plane_grid(coordinates: np.ndarray, points: int, margin: float) -> np.ndarray:
+    """Evenly spaced grid (points,) that covers coordinates (S,) and has 0 on it.
+
+    `margin` is what is added on each side, as a share of the range. The grid is shifted by less
+    than one step so that 0, the last snapshot, is one of its points.
+    """
+    low, high = min(coordinates.min(), 0.0), max(coordinates.max(), 0.0)
+    extent = (high - low) * (1 + 2 * margin)
+    step = extent / (points - 1)
+    first = round((low - margin * (high - low)) / step)
+    return step * np.arange(first, first + points)
+
+
+def _descending_eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, vectors = np.linalg.eigh(gram)
+    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]

@@ -1,0 +1,91 @@
+"""Train one run: snapshots of theta (HDF5) and the history of the losses (CSV)."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lossgeo import job, probe, store
+from lossgeo.models import build
+from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
+from lossgeo.parameters import layout_of
+from lossgeo.store import Group, Variable
+from lossgeo.training import train
+
+UNITS = {
+    "step": ("1", "optimizer steps taken"),
+    "epoch": ("1", "epochs trained"),
+    "train_loss": ("nats", "mean cross-entropy on the training evaluation subset"),
+    "train_accuracy": ("1", "fraction classified correctly on the training evaluation subset"),
+    "test_loss": ("nats", "mean cross-entropy on the test evaluation subset"),
+    "test_accuracy": ("1", "fraction classified correctly on the test evaluation subset"),
+}
+
+
+def main(snakemake) -> None:
+    make_deterministic(snakemake.threads)
+    config, seed = snakemake.params.config, int(snakemake.wildcards.seed)
+    folder, data, spec = config["folder"], config["data"], config["model"]
+    device = choose_device(config["device"])
+    model = build(spec, *probe.load_shape(folder, data), seed=derive_seed("initialisation", seed))
+    layout = layout_of(model)
+    evaluation = {
+        split: probe.load_objective(
+            config, split, config[f"{split}_evaluation_samples"], purpose="evaluation"
+        )
+        for split in ("train", "test")
+    }
+    torch.manual_seed(derive_seed("dropout", seed))
+    run = train(
+        model,
+        *probe.load_split(folder, data, "train"),
+        evaluation["train"],
+        evaluation["test"],
+        optimizer=config["optimizer"],
+        epochs=config["epochs"],
+        batch_size=config["batch_size"],
+        evaluations_per_epoch=config["evaluations_per_epoch"],
+        snapshots_per_epoch=config["snapshots_per_epoch"],
+        generator=torch_generator("order", seed),
+    )
+    identity = {
+        "model": snakemake.wildcards.model,
+        "family": spec.get("family", snakemake.wildcards.model),
+        "width": spec.get("width", -1),
+        "parameters": layout.size,
+        "optimizer": snakemake.wildcards.optimizer,
+        "seed": seed,
+    }
+    print(f"{layout.size} parameters on {device}; diverged: {run.diverged}")
+
+    columns = {
+        name: Variable(("snapshot",), values[run.snapshot_rows], *UNITS[name])
+        for name, values in run.history.items()
+    }
+    theta = Variable(("snapshot", "parameter"), run.snapshots, "1", "flat parameter vector theta")
+    store.write(
+        snakemake.output.snapshots,
+        {"/": Group({"theta": theta, **columns})},
+        store.provenance(
+            config,
+            snakemake.params.code,
+            data["sha256"],
+            **identity,
+            diverged=run.diverged,
+            parameter_names=json.dumps(layout.names),
+            parameter_shapes=json.dumps(layout.shapes),
+        ),
+    )
+    history = pd.DataFrame(run.history)
+    history.insert(0, "diverged", np.arange(len(history)) == len(history) - 1 if run.diverged else False)
+    for name, value in reversed(identity.items()):
+        history.insert(0, name, value)
+    store.write_csv(history, snakemake.output.history)
+
+
+if __name__ == "__main__":
+    from snakemake.script import snakemake
+
+    job.log_to(snakemake.log[0])
+    main(snakemake)

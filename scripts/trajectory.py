@@ -1,0 +1,99 @@
+"""PCA of one run's snapshots, the surface on its plane, and what structureless paths would show."""
+
+import numpy as np
+import torch
+
+from lossgeo import job, probe, store, surface, trajectory
+from lossgeo.data import sha256
+from lossgeo.numerics import make_deterministic, numpy_generator
+from lossgeo.objective import evaluate_many
+from lossgeo.store import Group, Variable
+
+
+def main(snakemake) -> None:
+    make_deterministic(snakemake.threads)
+    config = snakemake.params.config
+    settings, components = config["trajectory"], config["trajectory"]["components"]
+    identity = probe.run_identity(snakemake.input.snapshots)
+    run = store.read(snakemake.input.snapshots, names=("theta", "step", "epoch")).variables
+    finite = np.isfinite(run["theta"].values).all(axis=1)
+    snapshots = run["theta"].values[finite]
+    complete = bool(finite.all())
+    groups = {}
+    if len(snapshots) > components:
+        objective = probe.load_objective(config, **config["objective"])
+        pca = trajectory.pca(snapshots, snapshots[-1], components)
+        nulls = trajectory.null_explained(
+            trajectory.step_gram(snapshots),
+            snapshots.shape[1],
+            components,
+            settings["null_draws"],
+            generator=numpy_generator("null", identity["seed"]),
+        )
+        true = evaluate_many(objective, map(torch.from_numpy, snapshots))
+        groups["pca"] = Group(
+            {
+                "component": Variable(
+                    ("component",), np.arange(1, components + 1), "1", "principal component"
+                ),
+                "step": Variable(("snapshot",), run["step"].values[finite], "1", "optimizer steps"),
+                "epoch": Variable(("snapshot",), run["epoch"].values[finite], "1", "epochs"),
+                "explained": Variable(
+                    ("component",), pca.explained, "1", "fraction of the trajectory's variance"
+                ),
+                "coordinates": Variable(
+                    ("snapshot", "component"), pca.coordinates, "1", "relative to the last snapshot"
+                ),
+                "residual": Variable(
+                    ("snapshot",), pca.residuals, "1", "distance from the plane of components 1, 2"
+                ),
+                "loss": Variable(("snapshot",), true["loss"], "nats", "true loss of the snapshot"),
+                "loss_se": Variable(
+                    ("snapshot",), true["loss_se"], "nats", "its standard error over the samples"
+                ),
+                **{
+                    f"explained_{null}": Variable(
+                        ("draw", "component"), values, "1", f"the same, of null trajectories: {null}"
+                    )
+                    for null, values in nulls.items()
+                },
+            }
+        )
+        axes = torch.from_numpy(pca.axes[:2]).to(torch.float32)
+        alphas, betas = (
+            trajectory.plane_grid(pca.coordinates[:, axis], **settings["plane"]) for axis in (0, 1)
+        )
+        measured = surface.plane(objective, torch.from_numpy(snapshots[-1]), *axes, alphas, betas)
+        offset = "offset from the last snapshot along component"
+        groups["plane"] = Group(
+            {
+                "alpha": Variable(("alpha",), alphas, "1", f"{offset} 1"),
+                "beta": Variable(("beta",), betas, "1", f"{offset} 2"),
+                "loss": Variable(("alpha", "beta"), measured["loss"], "nats", "mean cross-entropy"),
+                "loss_se": Variable(
+                    ("alpha", "beta"), measured["loss_se"], "nats", "its standard error"
+                ),
+                "accuracy": Variable(
+                    ("alpha", "beta"), measured["accuracy"], "1", "fraction classified correctly"
+                ),
+            }
+        )
+        print(f"{len(snapshots)} snapshots; component 1 explains {pca.explained[0]:.3f}")
+    store.write(
+        snakemake.output[0],
+        groups,
+        store.provenance(
+            config,
+            snakemake.params.code,
+            {"snapshots": sha256(snakemake.input.snapshots)},
+            **identity,
+            status="ok" if complete else "diverged",
+        ),
+    )
+
+
+if __name__ == "__main__":
+    from snakemake.script import snakemake
+
+    job.log_to(snakemake.log[0])
+    main(snakemake)

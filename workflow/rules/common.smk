@@ -1,0 +1,99 @@
+# What the rules ask of the config: sections, files, digests. Functions only.
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from jsonschema.exceptions import ValidationError
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
+
+from lossgeo import data, digest, study
+
+
+def prepare_config(config):
+    """Check the config and complete it in place, or stop with one message."""
+    config.update(study.without_dropped(config))
+    try:
+        validate(config, "workflow/schemas/config.schema.yaml")
+        study.check(config)
+    except study.ConfigError as error:
+        raise WorkflowError(str(error)) from None
+    except WorkflowError as error:
+        if not isinstance(error.__context__, ValidationError):
+            raise
+        raise WorkflowError(study.explain(error.__context__)) from None
+
+
+def get_code(script, model=None):
+    """Digests of a script and of all of the project's modules that it reaches.
+
+    With the name of a `model` that has a factory, those of the factory's modules as well.
+    """
+    scripts = Path(workflow.basedir, "scripts")
+    code = digest.code_digests(scripts / script, scripts)
+    factory = config["models"][model].get("factory") if model else None
+    if factory:
+        code |= digest.module_digests(factory.partition(":")[0], Path.cwd())
+    return code
+
+
+def get_section(**entries):
+    """A rule's part of the config as one plain dict with sorted keys, as Snakemake compares params."""
+    return json.loads(json.dumps(entries, sort_keys=True))
+
+
+def get_probe_section(model, **entries):
+    """What every stage needs that evaluates a model: its spec, the data, the device; and `entries`."""
+    return get_section(
+        model=config["models"][model],
+        data=study.get_data_spec(config),
+        folder=config["data"]["folder"],
+        device=config["device"],
+        **entries,
+    )
+
+
+def get_point_section(wildcards, stage):
+    """What a stage needs that measures the points of a run, under its own section."""
+    return get_probe_section(
+        wildcards.model,
+        objective=config["objective"],
+        matched_loss=config["training"]["matched_loss"],
+        points=study.get_points(config, wildcards.model, wildcards.optimizer, stage),
+        **{stage: config[stage]},
+    )
+
+
+def get_data_files():
+    """The four IDX files. Their digests are among the params, so their times do not matter."""
+    return [ancient(f"{config['data']['folder']}/{name}") for name in data.FILES]
+
+
+def get_run_files(file, stage=None):
+    """`file` of every run, or of every run that `stage` measures."""
+    return [
+        f"{RESULTS}/runs/{run.model}/{run.optimizer}/seed{run.seed}/{file}"
+        for run in study.get_runs(config, stage)
+    ]
+
+
+def get_pair_files():
+    """The straight line of every pair of seeds that is connected."""
+    return [
+        f"{RESULTS}/pairs/{pair.model}/{pair.optimizer}/seed{pair.seed_a}-seed{pair.seed_b}.h5"
+        for pair in study.get_pairs(config)
+    ]
+
+
+def get_train_section(wildcards):
+    """What a training run depends on."""
+    return get_probe_section(
+        wildcards.model,
+        optimizer=config["optimizers"][wildcards.optimizer],
+        epochs=study.get_epochs(config, wildcards.model, wildcards.optimizer),
+        **{key: value for key, value in config["training"].items() if key != "matched_loss"},
+    )

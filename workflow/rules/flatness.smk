@@ -1,0 +1,18 @@
+rule flatness:
+    input:
+        snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/flatness.h5",
+    log:
+        f"{RESULTS}/logs/flatness/{{model}}/{{optimizer}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/flatness/{{model}}/{{optimizer}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    params:
+        config=lambda wildcards: get_point_section(wildcards, "flatness"),
+        code=lambda wildcards: get_code("flatness.py", wildcards.model),
+    script:
+        "../../scripts/flatness.py"

@@ -1,0 +1,18 @@
+rule hessian:
+    input:
+        snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/hessian.h5",
+    log:
+        f"{RESULTS}/logs/hessian/{{model}}/{{optimizer}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/hessian/{{model}}/{{optimizer}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/hessian.yaml"
+    threads: 1
+    params:
+        config=lambda wildcards: get_point_section(wildcards, "hessian"),
+        code=lambda wildcards: get_code("hessian.py", wildcards.model),
+    script:
+        "../../scripts/hessian.py"

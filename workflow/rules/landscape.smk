@@ -1,0 +1,19 @@
+rule landscape:
+    input:
+        snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
+        hessian=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/hessian.h5",
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/landscape.h5",
+    log:
+        f"{RESULTS}/logs/landscape/{{model}}/{{optimizer}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/landscape/{{model}}/{{optimizer}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    params:
+        config=lambda wildcards: get_point_section(wildcards, "landscape"),
+        code=lambda wildcards: get_code("landscape.py", wildcards.model),
+    script:
+        "../../scripts/landscape.py"

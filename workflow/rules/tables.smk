@@ -1,0 +1,72 @@
+# table -> the files that it is made from
+TABLES = {
+    "history": get_run_files("history.csv"),
+    "runs": get_run_files("history.csv"),
+    "eigenvalues": get_run_files("hessian.h5", "hessian"),
+    "curvature": get_run_files("hessian.h5", "hessian"),
+    "spectrum": get_run_files("hessian.h5", "hessian"),
+    "landscape": get_run_files("landscape.h5", "landscape"),
+    "flatness": get_run_files("flatness.h5", "flatness"),
+    "trajectory": get_run_files("trajectory.h5", "trajectory"),
+    "trajectory_path": get_run_files("trajectory.h5", "trajectory"),
+    "connectivity": get_pair_files(),
+    "connectivity_path": get_pair_files(),
+}
+# table -> what else it depends on
+TABLE_LIMITS = {
+    "runs": {"matched_loss": config["training"]["matched_loss"]},
+    "landscape": {key: config["landscape"][key] for key in ("rise", "persistence")},
+}
+
+
+rule table:
+    input:
+        lambda wildcards: TABLES[wildcards.table],
+    output:
+        report(
+            f"{RESULTS}/tables/{{table}}.csv",
+            category="Tables",
+            labels={"table": "{table}"},
+            caption="../report/table.rst",
+        ),
+    log:
+        f"{RESULTS}/logs/table/{{table}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/table/{{table}}.tsv"
+    wildcard_constraints:
+        table="|".join(TABLES),
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        config=lambda wildcards: get_section(**TABLE_LIMITS.get(wildcards.table, {})),
+        code=get_code("table.py"),
+    script:
+        "../../scripts/table.py"
+
+
+rule dictionary:
+    input:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+    output:
+        report(
+            f"{RESULTS}/tables/dictionary.csv",
+            category="Tables",
+            labels={"table": "dictionary"},
+            caption="../report/table.rst",
+        ),
+    log:
+        f"{RESULTS}/logs/dictionary.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/dictionary.tsv"
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        code=get_code("dictionary.py"),
+    script:
+        "../../scripts/dictionary.py"
+
+
+rule tables:
+    input:
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        rules.dictionary.output,

@@ -1,0 +1,23 @@
+rule train:
+    input:
+        data=get_data_files(),
+    output:
+        snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
+        history=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/history.csv",
+    log:
+        f"{RESULTS}/logs/train/{{model}}/{{optimizer}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{{model}}/{{optimizer}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    params:
+        config=lambda wildcards: get_train_section(wildcards),
+        code=lambda wildcards: get_code("train.py", wildcards.model),
+    script:
+        "../../scripts/train.py"
+
+
+rule runs:
+    input:
+        get_run_files("snapshots.h5"),

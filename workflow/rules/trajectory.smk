@@ -1,0 +1,20 @@
+rule trajectory:
+    input:
+        snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/trajectory.h5",
+    log:
+        f"{RESULTS}/logs/trajectory/{{model}}/{{optimizer}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/trajectory/{{model}}/{{optimizer}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    params:
+        config=lambda wildcards: get_probe_section(
+            wildcards.model, objective=config["objective"], trajectory=config["trajectory"]
+        ),
+        code=lambda wildcards: get_code("trajectory.py", wildcards.model),
+    script:
+        "../../scripts/trajectory.py"
