@@ -36,7 +36,9 @@ def main(snakemake) -> None:
                     "radius": Variable(
                         ("radius",), radii, "1", "scale of the noise in units of its direction"
                     ),
-                    "rise": Variable(("radius", "draw"), rises, "nats", "L(theta + r d) - L(theta)"),
+                    "rise": Variable(
+                        ("radius", "draw"), rises, "nats", "L(theta + r d) - L(theta)"
+                    ),
                 },
                 {"status": point.status, "step": point.step, "normalization": normalization},
             )
@@ -51,7 +53,5 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    from snakemake.script import snakemake
-
     job.log_to(snakemake.log[0])
     main(snakemake)

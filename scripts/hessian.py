@@ -66,13 +66,15 @@ def main(snakemake) -> None:
         snakemake.output[0],
         groups,
         store.provenance(
-            config, snakemake.params.code, {"snapshots": sha256(snapshots)}, **identity
+            config,
+            snakemake.params.code,
+            {"snapshots": sha256(snapshots)},
+            packages=("hessian-eigenthings",),
+            **identity,
         ),
     )
 
 
 if __name__ == "__main__":
-    from snakemake.script import snakemake
-
     job.log_to(snakemake.log[0])
     main(snakemake)

@@ -122,7 +122,5 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    from snakemake.script import snakemake
-
     job.log_to(snakemake.log[0])
     main(snakemake)

@@ -28,11 +28,11 @@ def main(snakemake) -> None:
     config, seed = snakemake.params.config, int(snakemake.wildcards.seed)
     folder, data, spec = config["folder"], config["data"], config["model"]
     device = choose_device(config["device"])
-    model = build(spec, *probe.load_shape(folder, data), seed=derive_seed("initialisation", seed))
+    model = build(spec, *probe.load_shape(folder), seed=derive_seed("initialisation", seed))
     layout = layout_of(model)
     evaluation = {
         split: probe.load_objective(
-            config, split, config[f"{split}_evaluation_samples"], purpose="evaluation"
+            config, split, config["evaluation_samples"], purpose="evaluation"
         )
         for split in ("train", "test")
     }
@@ -78,14 +78,14 @@ def main(snakemake) -> None:
         ),
     )
     history = pd.DataFrame(run.history)
-    history.insert(0, "diverged", np.arange(len(history)) == len(history) - 1 if run.diverged else False)
+    history.insert(
+        0, "diverged", np.arange(len(history)) == len(history) - 1 if run.diverged else False
+    )
     for name, value in reversed(identity.items()):
         history.insert(0, name, value)
     store.write_csv(history, snakemake.output.history)
 
 
 if __name__ == "__main__":
-    from snakemake.script import snakemake
-
     job.log_to(snakemake.log[0])
     main(snakemake)

@@ -53,7 +53,10 @@ def main(snakemake) -> None:
                 ),
                 **{
                     f"explained_{null}": Variable(
-                        ("draw", "component"), values, "1", f"the same, of null trajectories: {null}"
+                        ("draw", "component"),
+                        values,
+                        "1",
+                        f"the same, of null trajectories: {null}",
                     )
                     for null, values in nulls.items()
                 },
@@ -93,7 +96,5 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    from snakemake.script import snakemake
-
     job.log_to(snakemake.log[0])
     main(snakemake)

@@ -22,7 +22,8 @@ def hessian_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
     """
     theta = theta.to(objective.device, objective.dtype)
     leaves = {
-        name: part.clone().requires_grad_() for name, part in unflatten(theta, objective.layout).items()
+        name: part.clone().requires_grad_()
+        for name, part in unflatten(theta, objective.layout).items()
     }
     inputs_of_grad = tuple(leaves.values())
     gradients = [
@@ -51,7 +52,8 @@ def gradient(objective: Objective, theta: Tensor) -> Tensor:
     """grad L(theta), (P,)."""
     theta = theta.to(objective.device, objective.dtype)
     leaves = {
-        name: part.clone().requires_grad_() for name, part in unflatten(theta, objective.layout).items()
+        name: part.clone().requires_grad_()
+        for name, part in unflatten(theta, objective.layout).items()
     }
     total = torch.zeros_like(theta)
     for inputs, targets in objective.blocks:
@@ -171,7 +173,10 @@ def _extremes(
     basis = torch.stack(krylov.basis)  # (m, P)
     ends = (range(len(values) - 1, len(values) - 1 - top, -1), range(bottom))
     return (
-        tuple(_pairs(operator, basis, values[list(end)], vectors[:, list(end)], tolerance) for end in ends),
+        tuple(
+            _pairs(operator, basis, values[list(end)], vectors[:, list(end)], tolerance)
+            for end in ends
+        ),
         top + bottom,
     )
 

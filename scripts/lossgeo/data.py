@@ -187,19 +187,26 @@ def read_idx(path: Path | str) -> np.ndarray:
     return values.reshape(shape)
 
 
-def load(
-    images: Path | str, labels: Path | str, mean: float, std: float
-) -> tuple["Tensor", "Tensor"]:
-    """One split in memory: inputs (n, 1, height, width) float32, targets (n,) int64.
+def load(images: Path | str, labels: Path | str) -> tuple[np.ndarray, np.ndarray]:
+    """One split as it is stored: images (n, height, width) and labels (n,), both uint8.
 
-    Pixels are scaled to [0, 1], then (x - mean) / std. Raises DataError where the two files differ
-    in length.
+    Raises DataError where the two files differ in length.
     """
-    import torch
-
     pixels, classes = read_idx(images), read_idx(labels)
     if len(pixels) != len(classes):
         raise DataError(f"{images} has {len(pixels)} images, {labels} has {len(classes)} labels")
+    return pixels, classes
+
+
+def as_tensors(
+    pixels: np.ndarray, classes: np.ndarray, mean: float, std: float
+) -> tuple["Tensor", "Tensor"]:
+    """Inputs (n, 1, height, width) float32 and targets (n,) int64 from `load`'s arrays.
+
+    Pixels are scaled to [0, 1], then (x - mean) / std.
+    """
+    import torch
+
     inputs = torch.from_numpy(pixels.astype(np.float32)).unsqueeze(1)
     return inputs.div_(255).sub_(mean).div_(std), torch.from_numpy(classes.astype(np.int64))
 

@@ -22,7 +22,9 @@ class Geometry:
         return asdict(self)
 
 
-def line_geometry(alphas: np.ndarray, loss: np.ndarray, *, rise: float, persistence: float) -> Geometry:
+def line_geometry(
+    alphas: np.ndarray, loss: np.ndarray, *, rise: float, persistence: float
+) -> Geometry:
     """The geometry of a line, loss (A,) over evenly spaced alphas (A,) with 0 in the middle.
 
     The curvature is the second difference at the centre, [L(h) - 2 L(0) + L(-h)] / h^2, an estimate
@@ -165,7 +167,7 @@ def _eigenvalues(hessian: np.ndarray) -> np.ndarray:
 
 
 def _noise(loss: np.ndarray) -> float:
-    """What rounding in float32 can do to a second difference of this loss: 8 units in last place."""
+    """What rounding in float32 can do to a second difference of a loss: 8 units in last place."""
     return float(8 * np.finfo(np.float32).eps * np.nanmax(np.abs(loss), initial=0.0))
 
 

@@ -27,7 +27,7 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """Two 3x3 convolutions (width and 2 width channels), each with 2x2 max-pooling, then two layers.
+    """Two 3x3 convolutions (width and 2 width channels), each max-pooled 2x2, then two layers.
 
     The pooling comes before the ReLU: the two commute, and this way the ReLU touches a quarter of
     the memory.
@@ -50,9 +50,7 @@ class CNN(nn.Module):
 FAMILIES = {"mlp": MLP, "cnn": CNN}
 
 
-def build(
-    spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: int = 0
-) -> nn.Module:
+def build(spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: int = 0) -> nn.Module:
     """A freshly initialised network; equal arguments give equal parameters.
 
     `spec` is a model of the config: `{"family": "mlp" | "cnn", "width": w}`, or
@@ -68,9 +66,7 @@ def build(
         if "factory" not in spec:
             return FAMILIES[spec["family"]](spec["width"], input_shape, classes)
         try:
-            model = load_factory(spec["factory"])(
-                input_shape, classes, **spec.get("arguments", {})
-            )
+            model = load_factory(spec["factory"])(input_shape, classes, **spec.get("arguments", {}))
         except ModelError:
             raise
         except Exception as error:
@@ -83,7 +79,7 @@ def build(
 
 
 def load_factory(reference: str):
-    """The function that `package.module:function` names, looked for in the working directory too."""
+    """The function that `package.module:function` names, in the working directory too."""
     module_name, _, function_name = reference.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
@@ -105,6 +101,17 @@ def memory_format(model: nn.Module) -> torch.memory_format:
     return torch.channels_last if convolutional else torch.contiguous_format
 
 
+def in_memory_format(inputs: Tensor, layout: torch.memory_format) -> Tensor:
+    """A copy of inputs (n, channels, height, width) whose strides are those of `layout`.
+
+    `Tensor.contiguous` leaves a single channel as it is, because both layouts then hold the same
+    numbers in the same order; the strides alone decide which kernels every later layer gets.
+    """
+    return torch.empty(
+        inputs.shape, dtype=inputs.dtype, device=inputs.device, memory_format=layout
+    ).copy_(inputs)
+
+
 def _check(model: nn.Module, reference: str, input_shape: tuple[int, ...], classes: int) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(f"{reference} returned a {type(model).__name__}, not a torch.nn.Module")
@@ -114,8 +121,8 @@ def _check(model: nn.Module, reference: str, input_shape: tuple[int, ...], class
     buffers = [name for name, _ in model.named_buffers()]
     if buffers:
         raise ModelError(
-            f"{reference}: the model has buffers ({', '.join(buffers[:3])}), which are state outside "
-            "theta; replace batch normalisation by group or layer normalisation"
+            f"{reference}: the model has buffers ({', '.join(buffers[:3])}), which are state "
+            "outside theta; replace batch normalisation by group or layer normalisation"
         )
     with torch.no_grad():
         shape = tuple(model.eval()(torch.zeros(2, *input_shape)).shape)

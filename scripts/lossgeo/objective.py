@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lossgeo.models import memory_format
+from lossgeo.models import in_memory_format, memory_format
 from lossgeo.parameters import Layout, layout_of, unflatten
 
 
@@ -71,15 +71,18 @@ def make_objective(
     layout_in_memory = memory_format(model)
     if block is None:
         block = 64 if layout_in_memory == torch.channels_last else 512
-    inputs = inputs.to(device, dtype).contiguous(memory_format=layout_in_memory)
-    targets = targets.to(device)
-    blocks = tuple(zip(inputs.split(block), targets.split(block), strict=True))
+    blocks = tuple(
+        (in_memory_format(x, layout_in_memory), y)
+        for x, y in zip(
+            inputs.to(device, dtype).split(block), targets.to(device).split(block), strict=True
+        )
+    )
     mould = model.to(device=device, dtype=dtype, memory_format=layout_in_memory)
     return Objective(mould.eval(), layout_of(model), blocks)
 
 
 def sample_losses(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy (N,) of every sample at theta (P,) in nats, and whether it is classified right."""
+    """Cross-entropy (N,) of each sample at theta (P,), nats, and whether it is classified right."""
     parameters = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
     losses, correct = [], []
     with torch.no_grad():
@@ -104,7 +107,7 @@ def evaluate(objective: Objective, theta: Tensor) -> Evaluation:
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Mean of values (N,) and its standard error, summed in float64; the error of one value is NaN."""
+    """Mean of values (N,) and its standard error (NaN for one value), summed in float64."""
     values = values.double()
     error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
     return float(values.mean()), error

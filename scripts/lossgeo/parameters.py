@@ -1,4 +1,4 @@
-"""The flat parameter vector theta and the named tensors of a model: two views of the same numbers."""
+"""The flat parameter vector theta and the named tensors of a model, two views of one thing."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of a model's P parameters in the order in which theta strings them together."""
+    """Names and shapes of a model's P parameters in the order in which theta strings them up."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]

@@ -25,7 +25,9 @@ def straight_line(theta_a: Tensor, theta_b: Tensor) -> Callable[[float], Tensor]
 class Barrier:
     """The height of a path above the chord between its ends, at its highest point."""
 
-    height: float  # max_t [L(t) - ((1 - t) L(0) + t L(1))]; nats for a loss, a fraction for an error
+    height: (
+        float  # max_t [L(t) - ((1 - t) L(0) + t L(1))]; nats for a loss, a fraction for an error
+    )
     height_se: float  # standard error over the N samples, paired between the path and its ends
     t: float  # where
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lossgeo import store
-from lossgeo.data import FILES, load, subset
+from lossgeo.data import FILES, as_tensors, load, subset
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, numpy_generator
 from lossgeo.objective import Objective, make_objective
@@ -28,25 +28,32 @@ class Point:
     step: int  # of the snapshot; -1 where there is none
 
 
-def load_split(folder: Path | str, data: Mapping, split: str) -> tuple[Tensor, Tensor]:
-    """Inputs and targets of a split of the data set in `folder`, or of its seeded subset.
+def load_split(
+    folder: Path | str,
+    data: Mapping,
+    split: str,
+    samples: int | None = None,
+    *,
+    purpose: str = "objective",
+) -> tuple[Tensor, Tensor]:
+    """Inputs (n, 1, height, width) and targets (n,) of a split of the data set in `folder`.
 
-    `data` is what `study.get_data_spec` returns.
+    `data` is what `study.get_data_spec` returns: which seeded subset of the files the study calls
+    its split. `samples` draws a further subset of that, of at most that size, which belongs to
+    `purpose`: two purposes draw independently.
     """
-    images, labels = (Path(folder) / name for name in SPLITS[split])
-    inputs, targets = load(images, labels, data["mean"], data["std"])
-    chosen = subset(
-        len(inputs), data[f"{split}_samples"], generator=numpy_generator("data", split)
-    )
-    if len(chosen) == len(inputs):
-        return inputs, targets
-    return inputs[torch.from_numpy(chosen)], targets[torch.from_numpy(chosen)]
+    pixels, classes = load(*(Path(folder) / name for name in SPLITS[split]))
+    chosen = subset(len(pixels), data[f"{split}_samples"], generator=numpy_generator("data", split))
+    if samples is not None and samples < len(chosen):
+        generator = numpy_generator(purpose, split)
+        chosen = chosen[subset(len(chosen), samples, generator=generator)]
+    return as_tensors(pixels[chosen], classes[chosen], data["mean"], data["std"])
 
 
-def load_shape(folder: Path | str, data: Mapping) -> tuple[tuple[int, ...], int]:
+def load_shape(folder: Path | str) -> tuple[tuple[int, ...], int]:
     """Shape of one input (channels, height, width), and the number of classes."""
-    inputs, targets = load_split(folder, data | {"test_samples": None}, "test")
-    return tuple(inputs.shape[1:]), int(targets.max()) + 1
+    pixels, classes = load(*(Path(folder) / name for name in SPLITS["test"]))
+    return (1, *pixels.shape[1:]), int(classes.max()) + 1
 
 
 def load_objective(
@@ -55,17 +62,11 @@ def load_objective(
     """The objective of a model on a fixed, seeded subset of a split: the same one for every run.
 
     `config` says which `model`, on which `data` in which `folder`, and on which `device`.
-    `purpose` names the subset: two purposes draw independent ones.
     """
-    folder, data = config["folder"], config["data"]
-    inputs, targets = load_split(folder, data, split)
-    chosen = torch.from_numpy(
-        subset(len(inputs), samples, generator=numpy_generator(purpose, split))
-    )
+    folder = config["folder"]
     return make_objective(
-        build(config["model"], *load_shape(folder, data)),
-        inputs[chosen],
-        targets[chosen],
+        build(config["model"], *load_shape(folder)),
+        *load_split(folder, config["data"], split, samples, purpose=purpose),
         device=choose_device(config["device"]),
     )
 
@@ -74,9 +75,7 @@ def load_point(snapshots: Path | str, point: str, matched_loss: float) -> Point:
     """theta at `point` of the run whose snapshots these are (see `training.find_point`)."""
     attributes = store.attributes(snapshots)
     columns = store.read(snapshots, names=("step", "epoch", "train_loss")).variables
-    index = find_point(
-        point, columns["epoch"].values, columns["train_loss"].values, matched_loss
-    )
+    index = find_point(point, columns["epoch"].values, columns["train_loss"].values, matched_loss)
     theta = torch.from_numpy(store.read_row(snapshots, "theta", 0 if index is None else index))
     if index is None or not torch.isfinite(theta).all():
         status = "diverged" if attributes["diverged"] else "not reached"

@@ -21,7 +21,7 @@ def average_rise(
 
     d ~ N(0, I), normalised to theta as `normalization` says (see `directions.normalize`); with
     `none` the radius is the standard deviation of the noise on every parameter. One draw serves all
-    radii. To second order the mean over draws is r^2 / 2 E[d'Hd]. All NaN where theta is not finite.
+    radii. To second order the mean over draws is r^2 / 2 E[d'Hd]. NaN where theta is not finite.
     """
     base = evaluate(objective, theta).loss
     rises = np.empty((len(radii), draws))

@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas
 
-PACKAGES = ("h5py", "hessian-eigenthings", "numpy", "scipy", "torch")
+PACKAGES = ("h5py", "numpy", "torch")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,19 @@ class Group:
     attributes: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
-def provenance(config: Mapping, code: Mapping, inputs: Mapping[str, str], **identity) -> dict:
+def provenance(
+    config: Mapping,
+    code: Mapping,
+    inputs: Mapping[str, str],
+    packages: Collection[str] = (),
+    **identity,
+) -> dict:
     """The root attributes of an artefact: everything its content depends on, and nothing else.
 
     `config` is the section of the study's config that was used, `code` maps source files to their
-    digests, `inputs` maps roles ("snapshots") to the digests of the files that were read, and
-    `identity` says which run this is (model, optimizer, seed, ...). No time, host or path goes in.
+    digests, `inputs` maps roles ("snapshots") to the digests of the files that were read,
+    `packages` are those used beside PACKAGES, and `identity` says which run this is (model,
+    optimizer, seed, ...). No time, host or path goes in.
     """
     return {
         **identity,
@@ -59,7 +66,7 @@ def provenance(config: Mapping, code: Mapping, inputs: Mapping[str, str], **iden
         "inputs": json.dumps(dict(inputs), sort_keys=True),
         "versions": json.dumps(
             {"python": ".".join(map(str, sys.version_info[:3]))}
-            | {package: version(package) for package in PACKAGES},
+            | {package: version(package) for package in (*PACKAGES, *packages)},
             sort_keys=True,
         ),
     }
@@ -129,7 +136,9 @@ def _write_group(node: h5py.Group, group: Group) -> None:
             raise ValueError(f"{name}: {values.ndim} axes, {len(variable.dims)} dimension names")
         for dim, length in zip(variable.dims, values.shape, strict=True):
             if lengths.setdefault(dim, length) != length:
-                raise ValueError(f"{name}: dimension {dim} is {length} here, {lengths[dim]} elsewhere")
+                raise ValueError(
+                    f"{name}: dimension {dim} is {length} here, {lengths[dim]} elsewhere"
+                )
     counted = {
         dim: Variable((dim,), np.arange(length), "1", f"index of {dim}")
         for dim, length in lengths.items()
@@ -154,7 +163,9 @@ def _read(dataset: h5py.Dataset) -> Variable:
         if dataset.is_scale
         else tuple(axis[0].name.rpartition("/")[2] for axis in dataset.dims)
     )
-    return Variable(dims, np.asarray(dataset[()]), dataset.attrs["units"], dataset.attrs["long_name"])
+    return Variable(
+        dims, np.asarray(dataset[()]), dataset.attrs["units"], dataset.attrs["long_name"]
+    )
 
 
 def _plain(value):

@@ -3,6 +3,7 @@
 Plain Python: the workflow imports it on every call, so it must not import torch.
 """
 
+import json
 import math
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lossgeo.data import DATASETS, FILES, DataError, check_files, sha256
+from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx, sha256
 
 
 class ConfigError(ValueError):
@@ -76,7 +77,7 @@ def get_pairs(config: Mapping) -> list[Pair]:
 
 
 def published_epochs(family: str, width: int) -> int:
-    """The study's epochs: round(12 sqrt(128 / width)) for MLPs, round(10 sqrt(32 / width)) for CNNs."""
+    """The study's epochs: MLP round(12 sqrt(128 / width)), CNN round(10 sqrt(32 / width))."""
     factor, reference = {"mlp": (12, 128), "cnn": (10, 32)}[family]
     return round(factor * math.sqrt(reference / width))
 
@@ -124,8 +125,14 @@ def explain(error) -> str:
         )
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
-        return f"config key {key}: found {error.instance!r}, expected the key {missing[0]!r} as well"
-    if error.parent is None and error.validator == "pattern" and "propertyNames" in error.schema_path:
+        return (
+            f"config key {key}: found {error.instance!r}, expected the key {missing[0]!r} as well"
+        )
+    if (
+        error.parent is None
+        and error.validator == "pattern"
+        and "propertyNames" in error.schema_path
+    ):
         key = f"{key}: a name under it"
     expected = error.schema.get("description")
     hint = ""
@@ -186,13 +193,13 @@ def _check_references(config: Mapping) -> None:
             epochs, spec = experiment["epochs"], config["models"][model]
             if isinstance(epochs, Mapping) and model not in epochs:
                 raise ConfigError(
-                    f"config key experiments.{name}.epochs: found {dict(epochs)}, expected a number "
-                    f"for {model!r} too"
+                    f"config key experiments.{name}.epochs: found {dict(epochs)}, expected a "
+                    f"number for {model!r} too"
                 )
             if epochs == "published" and "factory" in spec:
                 raise ConfigError(
-                    f"config key experiments.{name}.epochs: found 'published', but the formula is for "
-                    f"mlp and cnn and {model!r} has a factory; give a number, or a number per model"
+                    f"config key experiments.{name}.epochs: found 'published', but the formula is "
+                    f"for mlp and cnn and {model!r} has a factory; give a number, or one per model"
                 )
 
 
@@ -233,8 +240,8 @@ def _check_points(config: Mapping) -> None:
                 for key, point in points:
                     if point.startswith("epoch") and int(point.removeprefix("epoch")) > epochs:
                         raise ConfigError(
-                            f"config key {key}: found {point!r}, but {model}/{optimizer} is trained "
-                            f"for {epochs} epochs; expected a point that it reaches"
+                            f"config key {key}: found {point!r}, but {model}/{optimizer} is "
+                            f"trained for {epochs} epochs; expected a point that it reaches"
                         )
                 snapshots = 1 + epochs * config["training"]["snapshots_per_epoch"]
                 needed = config["trajectory"]["components"] + 1
@@ -289,8 +296,6 @@ def _check_factories(config: Mapping) -> None:
         "    try: models.build(spec, tuple(json.loads(sys.argv[3])), int(sys.argv[4]))\n"
         "    except models.ModelError as error: sys.exit(f'config key models.{name}: {error}')\n"
     )
-    import json
-
     done = subprocess.run(
         [
             sys.executable,
@@ -310,17 +315,14 @@ def _check_factories(config: Mapping) -> None:
 
 def _data_shape(config: Mapping) -> tuple[Sequence[int], int]:
     """Shape of an input and number of classes; those of MNIST while its files are not there."""
-    from lossgeo.data import read_idx
-
-    folder = Path(config["data"]["folder"])
-    if not all((folder / name).is_file() for name in FILES):
+    images, labels = (Path(config["data"]["folder"]) / name for name in FILES[2:])
+    if not (images.is_file() and labels.is_file()):
         return (1, 28, 28), 10
-    images, labels = read_idx(folder / FILES[0]), read_idx(folder / FILES[1])
-    return (1, *images.shape[1:]), int(labels.max()) + 1
+    return (1, *read_idx(images).shape[1:]), int(read_idx(labels).max()) + 1
 
 
 def _deepest(error):
-    """Of an error whose cause lies in a branch of anyOf, the most telling of the branch's errors."""
+    """The most telling error of those that a failed anyOf, then or else collects."""
     while error.context:
         error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "const"))
     return error

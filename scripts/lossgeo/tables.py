@@ -17,7 +17,17 @@ from lossgeo.geometry import line_geometry, plane_geometry
 Paths = Sequence[Path | str]
 
 RUN = ("model", "family", "width", "parameters", "optimizer", "seed")
-PAIR = ("model", "family", "width", "parameters", "optimizer", "seed_a", "seed_b", "point", "status")
+PAIR = (
+    "model",
+    "family",
+    "width",
+    "parameters",
+    "optimizer",
+    "seed_a",
+    "seed_b",
+    "point",
+    "status",
+)
 
 # column -> (unit, what it is)
 COLUMNS = {
@@ -175,7 +185,11 @@ def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
     limits = {"rise": rise, "persistence": persistence}
     for path in paths:
         for point in store.subgroups(path):
-            for kind, name in {"line": "lines", "plane": "planes", "eigenplane": "eigenplane"}.items():
+            for kind, name in {
+                "line": "lines",
+                "plane": "planes",
+                "eigenplane": "eigenplane",
+            }.items():
                 group = store.read(path, f"{point}/{name}")
                 grid = [group.variables[axis].values for axis in AXES[kind]]
                 measure = line_geometry if kind == "line" else plane_geometry
@@ -228,7 +242,7 @@ def trajectory(paths: Paths) -> pd.DataFrame:
 
 
 def trajectory_path(paths: Paths) -> pd.DataFrame:
-    """One row per snapshot: where it lies in the run's PCA plane, how far off, and its true loss."""
+    """One row per snapshot: where it lies in the PCA plane, how far off it, and its true loss."""
     frames = []
     for path in _with_pca(paths):
         variables = store.read(path, "pca").variables
@@ -271,7 +285,10 @@ def connectivity_path(paths: Paths) -> pd.DataFrame:
         for split in ("train", "test"):
             variables = store.read(path, split).variables
             frame = pd.DataFrame(
-                {name: variables[name].values for name in ("t", "loss", "loss_se", "error", "error_se")}
+                {
+                    name: variables[name].values
+                    for name in ("t", "loss", "loss_se", "error", "error_se")
+                }
             )
             frames.append(_with(pair | {"split": split}, frame))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=PAIR)
@@ -281,7 +298,12 @@ def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per column of every table: its unit and what it is."""
     return pd.DataFrame(
         [
-            {"table": name, "column": column, "unit": COLUMNS[column][0], "description": COLUMNS[column][1]}
+            {
+                "table": name,
+                "column": column,
+                "unit": COLUMNS[column][0],
+                "description": COLUMNS[column][1],
+            }
             for name, table in tables.items()
             for column in table.columns
         ]
@@ -317,7 +339,8 @@ def _run(path: Path | str) -> dict:
 def _with(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` with the identity's values in columns before its own."""
     return pd.concat(
-        [pd.DataFrame({name: [value] * len(frame) for name, value in identity.items()}), frame], axis=1
+        [pd.DataFrame({name: [value] * len(frame) for name, value in identity.items()}), frame],
+        axis=1,
     )
 
 

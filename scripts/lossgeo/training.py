@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo.models import memory_format
+from lossgeo.models import in_memory_format, memory_format
 from lossgeo.objective import Objective, evaluate
 from lossgeo.parameters import flatten
 
@@ -94,7 +94,7 @@ def train(
     for epoch in range(epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
         for step, batch in enumerate(order.split(batch_size), start=1):
-            x = inputs.index_select(0, batch).contiguous(memory_format=format_in_memory)
+            x = in_memory_format(inputs.index_select(0, batch), format_in_memory)
             loss = nn.functional.cross_entropy(model(x), targets.index_select(0, batch))
             update.zero_grad()
             loss.backward()
@@ -106,7 +106,10 @@ def train(
         if not finite:
             break
 
-    history = {name: np.array(column) for name, column in zip(HISTORY, zip(*rows, strict=True), strict=True)}
+    history = {
+        name: np.array(column)
+        for name, column in zip(HISTORY, zip(*rows, strict=True), strict=True)
+    }
     return Run(np.stack(snapshots), np.array(snapshot_rows), history, diverged=not finite)
 
 
@@ -115,7 +118,9 @@ def spread(steps: int, parts: int) -> frozenset[int]:
     return frozenset(round((part + 1) * steps / parts) or 1 for part in range(parts))
 
 
-def find_point(point: str, epochs: np.ndarray, train_losses: np.ndarray, matched_loss: float) -> int | None:
+def find_point(
+    point: str, epochs: np.ndarray, train_losses: np.ndarray, matched_loss: float
+) -> int | None:
     """The snapshot that a point of a run names, or None where the run never got there.
 
     `init` is the first snapshot, `final` the last, `epochN` the one after N epochs, and `matched`

@@ -13,7 +13,9 @@ import numpy as np
 class PCA:
     """The principal components of a trajectory of S snapshots in P dimensions."""
 
-    explained: np.ndarray  # (C,) fraction of the variance, descending; sums to 1 over all components
+    explained: (
+        np.ndarray
+    )  # (C,) fraction of the variance, descending; sums to 1 over all components
     axes: np.ndarray  # (C, P) float64, orthonormal
     coordinates: np.ndarray  # (S, C) of the snapshots, relative to `origin`
     residuals: np.ndarray  # (S,) distance of each snapshot from the plane of components 1 and 2
@@ -55,7 +57,7 @@ def step_gram(snapshots: np.ndarray) -> np.ndarray:
 
 
 def explained_variance(gram: np.ndarray, components: int) -> np.ndarray:
-    """Fractions of variance (C,) that PCA explains of the trajectory whose steps have this Gram matrix.
+    """Fractions of variance (C,) that PCA explains, from the Gram matrix of a trajectory's steps.
 
     Positions are cumulative sums of the steps, centred: their Gram matrix is C A gram A' C' with A
     the summation and C the centring, and it has the eigenvalues of the covariance.

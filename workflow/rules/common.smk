@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from jsonschema.exceptions import ValidationError
@@ -96,4 +97,26 @@ def get_train_section(wildcards):
         optimizer=config["optimizers"][wildcards.optimizer],
         epochs=study.get_epochs(config, wildcards.model, wildcards.optimizer),
         **{key: value for key, value in config["training"].items() if key != "matched_loss"},
+    )
+
+
+def get_experiment_files(wildcards, file):
+    """`file` of every run of an experiment; none for figures that read tables alone."""
+    experiment = config["experiments"][wildcards.experiment]
+    return [
+        f"{RESULTS}/runs/{model}/{optimizer}/seed{seed}/{file}"
+        for model in experiment["models"]
+        for optimizer in experiment["optimizers"]
+        for seed in config["seeds"]
+        if file
+    ]
+
+
+def get_figure_section(wildcards, figure):
+    """What a figure shows, and in which style."""
+    experiment = config["experiments"][wildcards.experiment]
+    return get_section(
+        figure=figure,
+        experiment={key: experiment[key] for key in ("models", "optimizers", "points")},
+        style=config["figures"],
     )

@@ -52,7 +52,7 @@ rule dictionary:
             f"{RESULTS}/tables/dictionary.csv",
             category="Tables",
             labels={"table": "dictionary"},
-            caption="../report/table.rst",
+            caption="../report/dictionary.rst",
         ),
     log:
         f"{RESULTS}/logs/dictionary.log",

