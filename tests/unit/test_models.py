@@ -1,0 +1,198 @@
+"""The study's networks, and the contract with networks of the user's own."""
+
+import importlib
+import itertools
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from lossgeo.models import ModelError, build, in_memory_format, memory_format
+from lossgeo.parameters import layout_of
+
+PUBLISHED = {
+    ("mlp", 32): 25_450,
+    ("mlp", 64): 50_890,
+    ("mlp", 128): 101_770,
+    ("mlp", 260): 206_710,
+    ("cnn", 16): 206_922,
+    ("cnn", 32): 421_642,
+    ("cnn", 64): 878_730,
+}
+
+
+@pytest.mark.parametrize(("spec", "parameters"), PUBLISHED.items(), ids=str)
+def test_networks_have_the_published_number_of_parameters(spec, parameters):
+    model = build(dict(zip(("family", "width"), spec, strict=True)), (1, 28, 28), 10)
+    assert layout_of(model).size == parameters
+
+
+@pytest.mark.parametrize("family", ["mlp", "cnn"])
+def test_logits_have_one_column_per_class(family):
+    model = build({"family": family, "width": 2}, (3, 12, 8), 7)
+    assert model(torch.zeros(5, 3, 12, 8)).shape == (5, 7)
+
+
+def test_pooling_before_the_relu_is_the_relu_before_pooling(cnn):
+    net, x = cnn.model, cnn.inputs
+    with torch.no_grad():
+        y = nn.functional.max_pool2d(torch.relu(net.conv1(x)), 2)
+        y = nn.functional.max_pool2d(torch.relu(net.conv2(y)), 2)
+        assert torch.equal(net.output(torch.relu(net.hidden(y.flatten(1)))), net(x))
+
+
+def test_one_seed_gives_one_initialisation_and_another_seed_another():
+    spec = {"family": "cnn", "width": 2}
+    a, b, c = (build(spec, (1, 8, 8), 3, seed=seed) for seed in (1, 1, 2))
+    same = [torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True)]
+    other = [torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters(), strict=True)]
+    assert all(same)
+    assert not any(other)
+
+
+def test_building_leaves_the_callers_random_state_as_it_was(factory):
+    state = torch.get_rng_state()
+    build({"family": "mlp", "width": 2}, (1, 4, 4), 3, seed=5)
+    build({"factory": factory(LINEAR)}, (1, 4, 4), 3, seed=5)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_only_convolutions_ask_for_channels_last(mlp, cnn):
+    assert memory_format(mlp.model) == torch.contiguous_format
+    assert memory_format(cnn.model) == torch.channels_last
+
+
+def test_a_single_channel_gets_the_strides_that_were_asked_for():
+    x = torch.randn(2, 1, 4, 4)
+    y = in_memory_format(x, torch.channels_last)
+    assert torch.equal(x, y)
+    assert y.stride() == torch.empty(2, 1, 4, 4, memory_format=torch.channels_last).stride()
+
+
+LINEAR = """
+    from torch import nn
+
+    def make(input_shape, classes, bias=True):
+        pixels = input_shape[0] * input_shape[1] * input_shape[2]
+        return nn.Sequential(nn.Flatten(), nn.Linear(pixels, classes, bias=bias))
+"""
+
+names = itertools.count()
+
+
+@pytest.fixture
+def factory(tmp_path, monkeypatch):
+    """Write a module into an empty working directory; return its reference."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def write(source: str, function: str = "make") -> str:
+        name = f"my_network_{next(names)}"
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return f"{name}:{function}"
+
+    return write
+
+
+def test_a_factory_in_the_working_directory_is_called_with_its_arguments(factory):
+    reference = factory(LINEAR)
+    model = build({"factory": reference, "arguments": {"bias": False}}, (1, 4, 4), 3)
+    assert layout_of(model).size == 16 * 3
+    assert layout_of(build({"factory": reference}, (1, 4, 4), 3)).size == 17 * 3
+
+
+def test_a_factorys_network_is_seeded_too(factory):
+    spec = {"factory": factory(LINEAR)}
+    a, b, c = (build(spec, (1, 4, 4), 3, seed=s)[1].weight for s in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def refused(reference: str, *words: str, arguments: dict | None = None) -> None:
+    with pytest.raises(ModelError) as raised:
+        build({"factory": reference, "arguments": arguments or {}}, (1, 4, 4), 3)
+    for word in (reference, *words):
+        assert word in str(raised.value)
+
+
+def test_a_factory_that_cannot_be_imported_is_named(factory):
+    factory(LINEAR)
+    refused("no_such_module:make", "cannot be imported", "package.module:function")
+
+
+def test_a_function_that_the_module_lacks_is_named(factory):
+    refused(factory(LINEAR, "build_it"), "cannot be imported", "build_it")
+
+
+def test_what_is_not_a_function_is_refused(factory):
+    refused(factory("make = 3"), "int", "not a function")
+
+
+def test_a_factory_that_raises_is_quoted_with_what_it_was_called_with(factory):
+    source = "def make(input_shape, classes):\n    raise KeyError('depth')"
+    refused(factory(source), "(1, 4, 4)", "KeyError('depth')")
+
+
+def test_an_argument_that_the_factory_does_not_take_is_named(factory):
+    refused(factory(LINEAR), "depht", arguments={"depht": 2})
+
+
+def test_what_is_not_a_module_is_refused(factory):
+    refused(factory("def make(input_shape, classes):\n    return 'mlp'"), "str", "torch.nn.Module")
+
+
+def test_a_network_without_parameters_is_refused(factory):
+    source = """
+        from torch import nn
+
+        def make(input_shape, classes):
+            return nn.Flatten()
+    """
+    refused(factory(source), "needs parameters")
+
+
+def test_running_statistics_are_refused_by_name_with_a_remedy(factory):
+    """Batch normalisation keeps state that theta does not hold."""
+    source = """
+        from torch import nn
+
+        def make(input_shape, classes):
+            return nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, classes))
+    """
+    refused(factory(source), "0.running_mean", "layer normalisation")
+
+
+def test_outputs_of_another_shape_are_refused_with_both_shapes(factory):
+    source = """
+        from torch import nn
+
+        def make(input_shape, classes):
+            return nn.Sequential(nn.Flatten(), nn.Linear(16, classes + 1))
+    """
+    refused(factory(source), "(2, 4)", "(2, 3)")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "nn.Sequential(nn.Flatten(), nn.Linear(15, classes))",  # the shapes do not fit
+        "TwoHeads(16, classes)",  # returns a tuple
+    ],
+)
+def test_a_network_that_cannot_take_the_inputs_is_a_model_error(factory, body):
+    """The commonest mistake of all must name the factory, not end in torch's traceback."""
+    source = f"""
+        from torch import nn
+
+        class TwoHeads(nn.Linear):
+            def forward(self, x):
+                return super().forward(x.flatten(1)), x
+
+        def make(input_shape, classes):
+            return {body}
+    """
+    refused(factory(source))
