@@ -37,7 +37,10 @@ def main(snakemake) -> None:
                         ("radius",), radii, "1", "scale of the noise in units of its direction"
                     ),
                     "rise": Variable(
-                        ("radius", "draw"), rises, "nats", "L(theta + r d) - L(theta)"
+                        ("radius", "draw"),
+                        rises,
+                        "nats",
+                        "mean of L(theta + r d) and L(theta - r d), minus L(theta)",
                     ),
                 },
                 {"status": point.status, "step": point.step, "normalization": normalization},

@@ -16,10 +16,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from scipy.interpolate import RegularGridInterpolator
 
 from lossgeo import store
@@ -32,7 +33,7 @@ Files = Sequence[Path | str]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 SURFACE_COLOURS = "viridis"
-DENSITY_WIDTH = 0.02  # of the smoothing Gaussian, as a share of the spectrum's range
+DENSITY_WIDTH = 0.01  # of the smoothing Gaussian, as a share of the spectrum's range
 
 
 def style_of(style: Mapping) -> dict:
@@ -71,7 +72,6 @@ def training(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     panels = _panels(history, experiment)
     figure, axes = _grid(style, 2, len(panels), height=1.5, sharex="col", sharey="row")
     for column, (title, series) in enumerate(panels.items()):
-        axes[0, column].set_title(title)
         for row, quantity in enumerate(("train_loss", "test_error")):
             axis = axes[row, column]
             for label, colour, rows in series:
@@ -83,7 +83,7 @@ def training(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
             axis.set_yscale("log")
             _plain_log(axis.yaxis)
         _name_missing(axes[0, column], pd.concat([rows for *_, rows in series]), "train_loss")
-        axes[0, column].legend(ncols=2)
+        _title_and_legend(axes[0, column], title)
         axes[1, column].set_xlabel("epochs")
     axes[0, 0].set_ylabel("training loss (nats)")
     axes[1, 0].set_ylabel("test error (%)")
@@ -114,8 +114,8 @@ def lines(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
             axis.plot(part["alpha"].iloc[0], mean, color=colour, label=label)
         axis.set_yscale("log")
         _plain_log(axis.yaxis)
-        axis.set(title=title, xlabel="offset α (filter-normalised units)")
-        axis.legend()
+        axis.set_xlabel("offset α (filter-normalised units)")
+        _title_and_legend(axis, title)
         _name_missing(axis, part.assign(loss=part["loss"].map(np.mean)), "loss")
     axes[0, 0].set_ylabel("loss (nats)")
     directions = frame["index"].nunique()
@@ -127,7 +127,7 @@ def planes(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     """Contours of the loss on a random plane and on the plane of the top two eigenvectors."""
     point = experiment["points"][-1]
     shown = _first_seed(files, experiment)
-    columns = min(len(shown), 4)
+    columns = len(shown) if len(shown) <= 5 else 4
     blocks = -(-len(shown) // columns)
     figure, axes = _grid(style, 2 * blocks, columns, height=1.55)
     surfaces = {
@@ -136,39 +136,40 @@ def planes(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
         for kind in ("planes", "eigenplane")
     }
     norm = _loss_norm([group.variables["loss"].values for group in surfaces.values()])
-    for axis in axes.flat:
-        axis.set_visible(False)
+    _remove_rest(axes.reshape(blocks, 2, columns).swapaxes(1, 2), len(shown))
     filled = None
     for number, cell in enumerate(shown):
         for row, kind in enumerate(("planes", "eigenplane")):
             axis = axes[2 * (number // columns) + row, number % columns]
-            axis.set_visible(True)
             group = surfaces[kind, cell]
             filled = _contours(axis, group, group.variables["loss"].values[0], norm) or filled
             axis.plot(0, 0, "+", color="white", ms=5, mew=1)
-            label = (
-                "random"
-                if kind == "planes"
-                else f"λ₁, λ₂ = {group.attributes['eigenvalue_alpha']:.3g}, "
-                f"{group.attributes['eigenvalue_beta']:.3g}"
-            )
-            axis.set_title(f"{_name(cell, experiment)}: {label}" if row == 0 else label)
-            if number % columns == 0:
-                axis.set_ylabel("β (filter-norm.)" if row == 0 else "β (along v₂)")
-            axis.set_xlabel("α (filter-norm.)" if row == 0 else "α (along v₁)")
+            if kind == "planes":
+                axis.set_title(_name(cell, experiment))
+                labels = "α (random)", "β (random)"
+            else:
+                values = (group.attributes[f"eigenvalue_{axis}"] for axis in ("alpha", "beta"))
+                axis.set_title("λ₁ = {:.3g}, λ₂ = {:.3g}".format(*values))
+                labels = "α (along v₁)", "β (along v₂)"
+            axis.set_xlabel(labels[0])
+            axis.set_ylabel(labels[1] if number % columns == 0 else "")
             if group.attributes["status"] != "ok":
                 _write(axis, group.attributes["status"])
     if filled:
-        figure.colorbar(filled, ax=axes, label="loss (nats)", shrink=0.6, pad=0.01)
+        _colorbar(figure, filled, figure.axes)
     seed = store.attributes(next(iter(shown.values())))["seed"]
-    return _with_note(figure, style, f"At {point}; seed {seed}; axes' lengths differ by row.")
+    return _with_note(
+        figure,
+        style,
+        f"At {point}; seed {seed}; random directions filter-normalised, eigenvectors of unit norm.",
+    )
 
 
 def surfaces(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
     """The random plane of every model as a surface in three dimensions."""
     point = experiment["points"][-1]
     shown = _first_seed(files, experiment)
-    columns = min(len(shown), 4)
+    columns = len(shown) if len(shown) <= 5 else 4
     figure, axes = _grid(
         style,
         -(-len(shown) // columns),
@@ -178,8 +179,7 @@ def surfaces(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     )
     groups = {cell: store.read(path, f"{point}/planes") for cell, path in shown.items()}
     norm = _loss_norm([group.variables["loss"].values for group in groups.values()])
-    for axis in axes.flat[len(shown) :]:
-        axis.set_visible(False)
+    _remove_rest(axes, len(shown))
     for axis, (cell, group) in zip(axes.flat, groups.items(), strict=False):
         loss = group.variables["loss"].values[0]
         alpha, beta = np.meshgrid(
@@ -204,13 +204,7 @@ def surfaces(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         axis.set_ylabel("β", labelpad=-12)
         axis.tick_params(pad=-5, labelsize=style["font_size"] - 2)
         axis.view_init(elev=28, azim=-55)
-    figure.colorbar(
-        matplotlib.cm.ScalarMappable(norm, SURFACE_COLOURS),
-        ax=axes,
-        label="loss (nats)",
-        shrink=0.6,
-        pad=0.03,
-    )
+    _colorbar(figure, matplotlib.cm.ScalarMappable(norm, SURFACE_COLOURS), figure.axes)
     seed = store.attributes(next(iter(shown.values())))["seed"]
     note = f"At {point}; seed {seed}; height: log₁₀ of the loss; α, β filter-normalised."
     return _with_note(figure, style, note)
@@ -251,9 +245,9 @@ def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -
         axis.set_yscale("log")
         axis.set_xscale("symlog", linthresh=1.0, linscale=0.5)
         axis.set_ylim(1e-8, 1e2)
-        axis.set(title=title, xlabel="eigenvalue (nats)")
-        axis.legend(loc="upper right")
-        _name_missing(axis, rows, "node")
+        axis.set_xlabel("eigenvalue (nats)")
+        _title_and_legend(axis, title)
+        _name_missing(axis, pd.concat([rows for *_, rows in series]), "node")
     axes[0, 0].set_ylabel("spectral density (1 / nats)")
     note = (
         f"At {point}; mean over probes and {nodes['seed'].nunique()} seeds, smoothed by a Gaussian "
@@ -298,8 +292,8 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
             if by_width:
                 axis.set_xscale("log", base=2)
                 axis.xaxis.set_major_locator(FixedLocator(sorted(at["width"].unique())))
-                axis.xaxis.set_major_formatter(ScalarFormatter())
-                axis.xaxis.set_minor_formatter(NullFormatter())
+                axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+                axis.xaxis.set_minor_locator(NullLocator())
             else:
                 axis.set_xticks(range(len(experiment["optimizers"])), experiment["optimizers"])
                 axis.tick_params("x", rotation=20)
@@ -321,7 +315,8 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     normalised = frame[frame["noise"] == "normalized"]
     isotropic = frame[frame["noise"] == "isotropic"]
     panels = _panels(normalised, experiment)
-    figure, axes = _grid(style, 1, len(panels) + 1, height=2.1)
+    figure, axes = _grid(style, 1, len(panels) + 1, height=2.4)
+    shown: list[float] = []
     for axis, (title, series) in zip(axes[0], panels.items(), strict=False):
         for label, colour, rows in series:
             for _, run in rows.groupby("seed"):
@@ -336,19 +331,24 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
             mean = _intervals(rows, "noise_radius", "rise", style, log=True)
             axis.plot(mean.index, mean["mean"], "o-", color=colour, label=label)
             axis.fill_between(mean.index, mean["low"], mean["high"], color=colour, alpha=0.15)
-        axis.set(xscale="log", yscale="log", title=title, xlabel="noise radius r")
-        _plain_log(axis.xaxis)
-        axis.legend()
-        _name_missing(axis, rows, "rise")
-        axis.sharey(axes[0, 0]) if axis is not axes[0, 0] else None
+            shown += [*mean["low"].dropna(), *mean["mean"].dropna(), *mean["high"].dropna()]
+        axis.set(xscale="log", yscale="log", xlabel="noise radius r")
+        axis.xaxis.set_major_locator(FixedLocator(sorted(normalised["noise_radius"].unique())))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.xaxis.set_minor_locator(NullLocator())
+        _title_and_legend(axis, title)
+        _name_missing(axis, pd.concat([rows for *_, rows in series]), "rise")
+    positive = [value for value in shown if value > 0]
+    for axis in axes[0, : len(panels)]:
+        axis.set_ylim(min(positive, default=0.1) / 1.5, max(positive, default=1) * 4)
     axes[0, 0].set_ylabel("rise of the loss (nats)")
     last = axes[0, -1]
     cells = list(isotropic.groupby(["model", "optimizer"], sort=False))
     for number, (_, rows) in enumerate(cells):
         last.errorbar(
             np.full(len(rows), number) + np.linspace(-0.15, 0.15, len(rows)),
-            rows["rise"],
-            rows["rise_se"],
+            1e4 * rows["rise"],
+            1e4 * rows["rise_se"],
             fmt="o",
             color=COLOURS[0],
         )
@@ -357,12 +357,11 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         range(len(cells)), [_name(cell, experiment) for cell, _ in cells], rotation=60, ha="right"
     )
     radius = isotropic["noise_radius"].iloc[0]
-    last.set(title=f"unnormalised, std {radius:g}", ylabel="rise of the loss (nats)")
-    last.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    last.set(title=f"unnormalised, std {radius:g}", ylabel="rise of the loss (10⁻⁴ nats)")
     kinds = ", ".join(normalised["normalization"].unique())
     note = (
         f"At {point}; {kinds}-normalised Gaussian noise; bars: standard error over "
-        f"{frame['draws'].iloc[0]} draws. " + _seeds_note(frame, style)
+        f"{frame['draws'].iloc[0]} directions, each both ways. " + _seeds_note(frame, style)
     )
     return _with_note(figure, style, note)
 
@@ -387,8 +386,7 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
                             elinewidth=0.4,
                         )
             axes[0, column].plot([], [], color=colour, label=label)
-        axes[0, column].set_title(title)
-        axes[0, column].legend(loc="upper right")
+        _title_and_legend(axes[0, column], title)
         axes[1, column].set_xlabel("position t")
         missing = pd.concat([rows for *_, rows in series])
         _name_missing(axes[0, column], missing.assign(seed=missing["seed_a"]), "loss")
@@ -399,7 +397,7 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
     pairs = path.drop_duplicates(["model", "optimizer", "seed_a", "seed_b"])
     most = pairs.groupby(["model", "optimizer"]).size().max()
     note = (
-        f"At {path['point'].iloc[0]}; {most} disjoint pair(s) of seeds per model; "
+        f"At {path['point'].iloc[0]}; disjoint pairs of seeds per model: {most}; "
         "bars: standard error over samples."
     )
     return _with_note(figure, style, note)
@@ -412,63 +410,58 @@ def trajectory(tables: Tables, files: Files, experiment: Mapping, style: Mapping
         for cell, path in _first_seed(files, experiment).items()
         if "pca" in store.subgroups(path)
     }
-    figure, axes = _grid(style, 3, max(len(shown), 1), height=1.5)
+    explained = _of(tables["trajectory"], experiment)
+    figure, axes = _grid(style, 4, max(len(shown), 1), height=1.35, sharey="row")
     groups = {cell: store.read(path, "plane") for cell, path in shown.items()}
     norm = _loss_norm([group.variables["loss"].values for group in groups.values()])
     filled = None
-    explained = _of(tables["trajectory"], experiment)
     for column, (cell, path) in enumerate(shown.items()):
         pca = store.read(path, "pca").variables
         plane = groups[cell].variables
-        coordinates = pca["coordinates"].values[:, :2]
-        top, middle, bottom = axes[:, column]
-        filled = _contours(top, groups[cell], plane["loss"].values, norm) or filled
-        top.plot(*coordinates.T, "o-", color="white", ms=2, lw=0.8, mec="black", mew=0.3)
-        top.set(title=_name(cell, experiment), xlabel="PC 1", ylabel="PC 2" if column == 0 else "")
+        coordinates, epochs = pca["coordinates"].values[:, :2], pca["epoch"].values
+        on_plane, losses, distances, shares = axes[:, column]
+        on_plane.set_title(_name(cell, experiment))
+        filled = _contours(on_plane, groups[cell], plane["loss"].values, norm) or filled
+        on_plane.plot(*coordinates.T, "o-", color="white", ms=2, lw=0.8, mec="black", mew=0.3)
+        on_plane.set(xlabel="PC 1")
+        on_plane.xaxis.set_major_locator(MaxNLocator(3))
 
-        epochs = pca["epoch"].values
         projected = RegularGridInterpolator(
             (plane["alpha"].values, plane["beta"].values), plane["loss"].values, bounds_error=False
         )(coordinates)
-        middle.plot(epochs, projected, "s--", color=COLOURS[1], ms=2, label="at the projection")
-        middle.plot(epochs, pca["loss"].values, "o-", color=COLOURS[0], ms=2, label="true loss")
-        middle.set(yscale="log", xlabel="epochs", ylabel="loss (nats)" if column == 0 else "")
-        _plain_log(middle.yaxis)
-        distance = middle.twinx()
-        distance.plot(epochs, pca["residual"].values, ":", color="0.4", label="distance")
-        distance.set_ylim(0)
-        distance.spines["right"].set_visible(True)
-        if column == len(shown) - 1:
-            distance.set_ylabel("off-plane distance", color="0.4")
-        if column == 0:
-            middle.legend()
+        losses.plot(epochs, pca["loss"].values, "o-", color=COLOURS[0], ms=2, label="true loss")
+        losses.plot(epochs, projected, "s--", color=COLOURS[1], ms=2, label="loss on the plane")
+        losses.set_yscale("log")
+        _plain_log(losses.yaxis)
+        distances.plot(epochs, pca["residual"].values, "o-", color=COLOURS[0], ms=2)
+        distances.set_xlabel("epochs")
 
         rows = explained[(explained["model"] == cell[0]) & (explained["optimizer"] == cell[1])]
         for number, (null, part) in enumerate(rows.groupby("null", sort=False)):
             band = part.groupby("component")[["null_low", "null_mean", "null_high"]].mean()
-            colour = COLOURS[number + 1]
-            bottom.fill_between(
+            colour, name = COLOURS[number + 2], str(null).replace("_", " ")
+            shares.fill_between(
                 band.index, band["null_low"], band["null_high"], color=colour, alpha=0.3, lw=0
             )
-            bottom.plot(
-                band.index, band["null_mean"], color=colour, lw=0.8, label=null.replace("_", " ")
-            )
-        one = rows[rows["null"] == "random_walk"]
-        for _, run in one.groupby("seed"):
-            bottom.plot(run["component"], run["explained"], "ko-", ms=2, lw=0.5)
-        bottom.plot([], [], "ko-", ms=2, label="run")
-        bottom.set(yscale="log", xlabel="component")
-        bottom.set_xticks(sorted(rows["component"].unique()))
-        if column == 0:
-            bottom.set_ylabel("explained variance")
-            bottom.legend()
-    if filled:
-        figure.colorbar(filled, ax=axes[0, :], label="loss (nats)", pad=0.01)
+            shares.plot(band.index, band["null_mean"], color=colour, lw=0.8, label=name)
+        for _, run in rows[rows["null"] == "random_walk"].groupby("seed"):
+            shares.plot(run["component"], run["explained"], "ko-", ms=2, lw=0.5)
+        shares.plot([], [], "ko-", ms=2, label="run")
+        shares.set(yscale="log", xlabel="component")
+        shares.set_xticks(sorted(rows["component"].unique()))
+    for axis, label in zip(
+        axes[:, 0], ("PC 2", "loss (nats)", "distance off plane", "variance share"), strict=True
+    ):
+        axis.set_ylabel(label)
     if not shown:
         _write(axes[0, 0], "no run has enough finite snapshots")
-    seeds = explained["seed"].nunique()
+        return figure
+    _colorbar(figure, filled, list(axes[0]))
+    for axis in axes[(1, 3), -1]:
+        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     note = (
-        f"Rows 1 and 2: first seed. Row 3: {seeds} seeds; bands: central 95 % of null trajectories."
+        f"First three rows: first seed. Last row: {explained['seed'].nunique()} seeds; bands: "
+        "central 95 % of null trajectories."
     )
     return _with_note(figure, style, note)
 
@@ -492,6 +485,12 @@ def _grid(
     """A figure of two print columns' width with rows x columns axes of a height in inches."""
     figure = Figure(figsize=(2.1 * style["column_width"], height * rows + 0.35))
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _remove_rest(axes: np.ndarray, used: int) -> None:
+    """Take away the axes of the grid's cells (rows, columns, ...) after the first `used`."""
+    for axis in axes.reshape(-1, *axes.shape[2:])[used:].flat:
+        axis.remove()
 
 
 def _of(frame: pd.DataFrame, experiment: Mapping) -> pd.DataFrame:
@@ -617,6 +616,16 @@ def _contours(axis: Axes, group: store.Group, loss: np.ndarray, norm: LogNorm):
     return filled
 
 
+def _colorbar(figure: Figure, mappable, axes: list[Axes]) -> None:
+    """The colour scale of the loss beside these axes, labelled with plain numbers."""
+    bar = figure.colorbar(
+        mappable, ax=axes, label="loss (nats)", fraction=0.05, shrink=0.8, aspect=15, pad=0.01
+    )
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+
+
 def _padded(rows: list[np.ndarray], width: int) -> np.ndarray:
     out = np.full((len(rows), width), np.nan)
     for row, values in zip(out, rows, strict=True):
@@ -624,12 +633,29 @@ def _padded(rows: list[np.ndarray], width: int) -> np.ndarray:
     return out
 
 
-def _plain_log(axis) -> None:
-    """Decimal labels on a logarithmic axis, where it spans less than three decades."""
+def _plain_log(axis: Axis) -> None:
+    """Decimal labels on a logarithmic axis: 1, 2, 5 per decade where it spans less than two."""
     low, high = axis.get_view_interval()
     if low > 0 and high / low < 1e3:
-        axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e2 else (1, 3)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_locator(NullLocator())
+
+
+def _title_and_legend(axis: Axes, title: str) -> None:
+    """A title, and under it, above the panel, the legend: nothing covers the curves."""
+    handles, labels = axis.get_legend_handles_labels()
+    columns = 2 if sum(map(len, labels)) > 24 else 4
+    axis.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.98),
+        ncols=min(columns, len(handles) or 1),
+        handlelength=1.2,
+        columnspacing=1.0,
+        borderpad=0.1,
+    )
+    lines = -(-len(handles) // columns)
+    axis.set_title(title, pad=4 + lines * 1.5 * matplotlib.rcParams["legend.fontsize"])
 
 
 def _name_missing(axis: Axes, rows: pd.DataFrame, quantity: str) -> None:

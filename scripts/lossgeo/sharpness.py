@@ -17,11 +17,15 @@ def average_rise(
     *,
     generator: torch.Generator,
 ) -> np.ndarray:
-    """L(theta + r d) - L(theta) in nats for R radii and D random directions, (R, D).
+    """Rise of the loss, [L(theta + r d) + L(theta - r d)] / 2 - L(theta) in nats, (R, D).
+
+    R radii r and D random directions d.
 
     d ~ N(0, I), normalised to theta as `normalization` says (see `directions.normalize`); with
-    `none` the radius is the standard deviation of the noise on every parameter. One draw serves all
-    radii. To second order the mean over draws is r^2 / 2 E[d'Hd]. NaN where theta is not finite.
+    `none` the radius is the standard deviation of the noise on every parameter. d and -d are
+    equally likely, so taking both changes no expectation and cancels the slope, which at small
+    radii is all that a single draw would show. One draw serves all radii. To second order the mean
+    over draws is r^2 / 2 E[d'Hd]. NaN where theta is not finite.
     """
     base = evaluate(objective, theta).loss
     rises = np.empty((len(radii), draws))
@@ -29,5 +33,7 @@ def average_rise(
         noise = torch.randn(len(theta), generator=generator).to(theta)
         direction = normalize(noise, theta, objective.layout, normalization)
         for i, radius in enumerate(radii):
-            rises[i, draw] = evaluate(objective, theta + float(radius) * direction).loss - base
+            step = float(radius) * direction
+            ends = [evaluate(objective, theta + sign * step).loss for sign in (1, -1)]
+            rises[i, draw] = sum(ends) / 2 - base
     return rises

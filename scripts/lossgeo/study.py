@@ -32,17 +32,17 @@ class Pair(NamedTuple):
 
 
 def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
-    """The runs of all experiments (with `stage`: that it measures) in the order of the config."""
-    return [
-        Run(model, optimizer, seed)
-        for model in config["models"]
-        for optimizer in config["optimizers"]
-        for seed in config["seeds"]
-        if any(
-            stage is None or stage in experiment["stages"]
-            for experiment in _experiments(config, model, optimizer)
+    """The runs of all experiments (with `stage`: that it measures), in the order of the lists."""
+    return list(
+        dict.fromkeys(
+            Run(model, optimizer, seed)
+            for experiment in config["experiments"].values()
+            if stage is None or stage in experiment["stages"]
+            for model in experiment["models"]
+            for optimizer in experiment["optimizers"]
+            for seed in config["seeds"]
         )
-    ]
+    )
 
 
 def get_epochs(config: Mapping, model: str, optimizer: str) -> int:

@@ -80,7 +80,7 @@ COLUMNS = {
     "noise_radius": ("1", "scale of the noise in units of its direction"),
     "rise": ("nats", "mean rise of the loss over the draws"),
     "rise_se": ("nats", "its standard error over the draws"),
-    "draws": ("1", "number of draws"),
+    "draws": ("1", "number of random directions, each used both ways"),
     "component": ("1", "principal component"),
     "explained": ("1", "fraction of the trajectory's variance that the component explains"),
     "null": ("", "random_walk, drift or shuffled"),

@@ -1,9 +1,11 @@
 """Shared cases: tiny networks on random data, in float64, small enough for dense Hessians."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,11 @@ from torch.func import functional_call
 from lossgeo.models import build
 from lossgeo.objective import Objective, make_objective
 
-settings.register_profile("lossgeo", deadline=None, derandomize=True, database=None, max_examples=30)
+from .artefacts import write_study
+
+settings.register_profile(
+    "lossgeo", deadline=None, derandomize=True, database=None, max_examples=30
+)
 settings.load_profile("lossgeo")
 torch.set_num_threads(1)
 
@@ -63,7 +69,9 @@ def plain_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Callable[[T
 
 def dense_hessian(model: nn.Module, inputs: Tensor, targets: Tensor, theta: Tensor) -> Tensor:
     """(P, P), by torch.func."""
-    return torch.func.hessian(plain_loss(model, inputs, targets))(theta).detach()
+    with warnings.catch_warnings():  # torch's forward mode uses what torch has deprecated
+        warnings.filterwarnings("ignore", message=".*torch.jit.script. is deprecated")
+        return torch.func.hessian(plain_loss(model, inputs, targets))(theta).detach()
 
 
 def make_case(family: str, width: int, input_shape: tuple[int, ...], samples: int) -> Case:
@@ -101,3 +109,15 @@ def generator() -> torch.Generator:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def artefacts(tmp_path_factory) -> dict[str, list[Path]]:
+    """Stage -> files of a small study in which some runs diverged (see artefacts.py)."""
+    return write_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="session")
+def one_seed(tmp_path_factory) -> dict[str, list[Path]]:
+    """The same with a single seed, and so without pairs."""
+    return write_study(tmp_path_factory.mktemp("one-seed"), seeds=(0,))

@@ -160,10 +160,7 @@ def test_mean_curvature_along_filter_normalised_directions(case, generator):
     expected = quadratic_form_expected(case.hessian, case.theta, layout)
     draws = 4000 if case.family == "mlp" else 1500
     d = torch.stack(
-        [
-            random_direction(case.theta, layout, "filter", generator=generator)
-            for _ in range(draws)
-        ]
+        [random_direction(case.theta, layout, "filter", generator=generator) for _ in range(draws)]
     )
     forms = ((d @ case.hessian) * d).sum(1)
     error = float(forms.std()) / math.sqrt(draws)

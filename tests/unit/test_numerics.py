@@ -48,7 +48,9 @@ def test_generators_repeat_themselves_and_leave_the_global_state_alone():
     state, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     first, second = (torch.rand(5, generator=torch_generator("x", 1)) for _ in range(2))
     assert torch.equal(first, second)
-    np.testing.assert_array_equal(numpy_generator("x", 1).random(5), numpy_generator("x", 1).random(5))
+    np.testing.assert_array_equal(
+        numpy_generator("x", 1).random(5), numpy_generator("x", 1).random(5)
+    )
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
 
@@ -80,7 +82,5 @@ def test_deterministic_kernels_and_the_number_of_threads_are_set():
 @pytest.mark.usefixtures("restored")
 def test_a_deterministic_gradient_repeats_bit_for_bit(cnn):
     make_deterministic(1)
-    first, second = (
-        torch.func.grad(cnn.loss)(cnn.theta.clone()) for _ in range(2)
-    )
+    first, second = (torch.func.grad(cnn.loss)(cnn.theta.clone()) for _ in range(2))
     assert torch.equal(first, second)

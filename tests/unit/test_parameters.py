@@ -24,9 +24,7 @@ def test_theta_is_a_copy_of_the_model(mlp):
     """Writing to theta does not reach the model."""
     before = [p.clone() for p in mlp.model.parameters()]
     flatten(mlp.model).fill_(7.0)
-    assert all(
-        torch.equal(p, q) for p, q in zip(mlp.model.parameters(), before, strict=True)
-    )
+    assert all(torch.equal(p, q) for p, q in zip(mlp.model.parameters(), before, strict=True))
 
 
 def test_unflattened_tensors_are_views_of_theta(mlp):

@@ -20,5 +20,7 @@ rule connectivity:
             samples=config["objective"]["samples"],
         ),
         code=lambda wildcards: get_code("connectivity.py", wildcards.model),
+    message:
+        "line from seed {wildcards.seed_a} to {wildcards.seed_b} of {wildcards.model}, {wildcards.optimizer}"
     script:
         "../../scripts/connectivity.py"

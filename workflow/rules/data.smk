@@ -16,5 +16,7 @@ if config["data"]["source"] != "files":
                 source=config["data"]["source"],
             ),
             code=get_code("data.py"),
+        message:
+            f"fetch {config['data']['name']}"
         script:
             "../../scripts/data.py"

@@ -36,6 +36,8 @@ for figure, (stage, tables, run_file) in FIGURES.items():
         params:
             config=partial(get_figure_section, figure=figure),
             code=get_code("figure.py"),
+        message:
+            f"figure {figure} of {{wildcards.experiment}}"
         script:
             "../../scripts/figure.py"
 

@@ -14,5 +14,7 @@ rule flatness:
     params:
         config=lambda wildcards: get_point_section(wildcards, "flatness"),
         code=lambda wildcards: get_code("flatness.py", wildcards.model),
+    message:
+        "flatness of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
     script:
         "../../scripts/flatness.py"

@@ -14,5 +14,7 @@ rule hessian:
     params:
         config=lambda wildcards: get_point_section(wildcards, "hessian"),
         code=lambda wildcards: get_code("hessian.py", wildcards.model),
+    message:
+        "Hessian of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
     script:
         "../../scripts/hessian.py"

@@ -15,5 +15,7 @@ rule landscape:
     params:
         config=lambda wildcards: get_point_section(wildcards, "landscape"),
         code=lambda wildcards: get_code("landscape.py", wildcards.model),
+    message:
+        "lines and planes of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
     script:
         "../../scripts/landscape.py"

@@ -40,6 +40,8 @@ rule table:
     params:
         config=lambda wildcards: get_section(**TABLE_LIMITS.get(wildcards.table, {})),
         code=get_code("table.py"),
+    message:
+        "table {wildcards.table}"
     script:
         "../../scripts/table.py"
 
@@ -62,6 +64,8 @@ rule dictionary:
         "../../envs/tables.yaml"
     params:
         code=get_code("dictionary.py"),
+    message:
+        "data dictionary"
     script:
         "../../scripts/dictionary.py"
 

@@ -14,6 +14,8 @@ rule train:
     params:
         config=lambda wildcards: get_train_section(wildcards),
         code=lambda wildcards: get_code("train.py", wildcards.model),
+    message:
+        "train {wildcards.model} with {wildcards.optimizer}, seed {wildcards.seed}"
     script:
         "../../scripts/train.py"
 

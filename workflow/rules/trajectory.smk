@@ -16,5 +16,7 @@ rule trajectory:
             wildcards.model, objective=config["objective"], trajectory=config["trajectory"]
         ),
         code=lambda wildcards: get_code("trajectory.py", wildcards.model),
+    message:
+        "trajectory of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
     script:
         "../../scripts/trajectory.py"

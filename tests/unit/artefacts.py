@@ -1,0 +1,241 @@
+"""A small study's artefacts, with made-up numbers, as the scripts write them.
+
+Three models and two optimizers, three seeds. `wild` diverges: from the start for mlp-4, and for
+cnn-2 with seed 0 alone. mlp-8 with seed 1 never reaches the matched loss.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lossgeo import store
+from lossgeo.store import Group, Variable
+from lossgeo.surface import centred_grid
+
+MODELS = {"mlp-4": ("mlp", 4, 200), "mlp-8": ("mlp", 8, 400), "cnn-2": ("cnn", 2, 900)}
+CELLS = (*((model, "momentum") for model in MODELS), ("mlp-4", "wild"), ("cnn-2", "wild"))
+SEEDS = (0, 1, 2)
+POINTS = ("matched", "final")
+NAN = np.nan
+
+
+def status_of(model: str, optimizer: str, seed: int, point: str) -> str:
+    if optimizer == "wild" and (model == "mlp-4" or seed == 0):
+        return "diverged"
+    return "not reached" if (model, seed, point) == ("mlp-8", 1, "matched") else "ok"
+
+
+def identity_of(model: str, optimizer: str, seed: int | None = None) -> dict:
+    family, width, parameters = MODELS[model]
+    identity = {"model": model, "family": family, "width": width, "parameters": parameters}
+    return identity | {"optimizer": optimizer} | ({} if seed is None else {"seed": seed})
+
+
+def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[Path]]:
+    """Stage -> its files, in the order of the study's runs."""
+    files: dict[str, list[Path]] = {
+        stage: []
+        for stage in ("history", "hessian", "landscape", "flatness", "trajectory", "pairs")
+    }
+    writers = {
+        "hessian": hessian,
+        "landscape": landscape,
+        "flatness": flatness,
+        "trajectory": trajectory,
+    }
+    for number, (model, optimizer) in enumerate(CELLS):
+        for seed in seeds:
+            rng = np.random.default_rng([number, seed])
+            where = folder / model / optimizer / f"seed{seed}"
+            where.mkdir(parents=True)
+            files["history"].append(where / "history.csv")
+            history(where / "history.csv", model, optimizer, seed, rng)
+            for stage, groups in writers.items():
+                files[stage].append(where / f"{stage}.h5")
+                identity = identity_of(model, optimizer, seed)
+                found = groups(model, optimizer, seed, rng)
+                if stage == "trajectory":
+                    identity["status"] = status_of(model, optimizer, seed, "final")
+                store.write(files[stage][-1], found, store.provenance({}, {}, {}, **identity))
+        if optimizer == "momentum" and len(seeds) > 1:
+            files["pairs"].append(folder / model / optimizer / "seed0-seed1.h5")
+            pair(files["pairs"][-1], model, optimizer)
+    return files
+
+
+def history(path: Path, model: str, optimizer: str, seed: int, rng) -> None:
+    epochs = np.arange(0, 3.5, 0.5)
+    loss = 2.3 * np.exp(-epochs) * rng.uniform(0.9, 1.1, len(epochs))
+    frame = pd.DataFrame(
+        {
+            "step": (10 * epochs).astype(int),
+            "epoch": epochs,
+            "train_loss": loss,
+            "train_accuracy": 1 - loss / 3,
+            "test_loss": 1.1 * loss,
+            "test_accuracy": 1 - loss / 2.8,
+        }
+    )
+    diverged = status_of(model, optimizer, seed, "final") == "diverged"
+    if diverged:
+        frame = frame.iloc[:3].copy()
+        frame.loc[2, ["train_loss", "train_accuracy", "test_loss", "test_accuracy"]] = NAN
+    frame.insert(0, "diverged", np.arange(len(frame)) == len(frame) - 1 if diverged else False)
+    for name, value in reversed(identity_of(model, optimizer, seed).items()):
+        frame.insert(0, name, value)
+    store.write_csv(frame, path)
+
+
+def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
+    groups = {}
+    for point in POINTS:
+        status = status_of(model, optimizer, seed, point)
+        gap = 1.0 if status == "ok" else NAN
+        top = gap * np.sort(rng.uniform(1, 30, 3))[::-1]
+        bottom = gap * np.array([-0.4, -0.1])
+        nodes = gap * np.sort(rng.normal(0, 3, (2, 6)))
+        weights = rng.dirichlet(np.ones(6), 2) * (1.0 if status == "ok" else 0.0)
+        variables = {}
+        for end, values, good in (("top", top, [1, 1, 0]), ("bottom", bottom, [1, 1])):
+            converged = np.array(good if status == "ok" else [0] * len(good), "int8")
+            variables |= {
+                f"{end}_eigenvalues": Variable((end,), values, "nats", "eigenvalues of H"),
+                f"{end}_residuals": Variable((end,), 1e-4 * np.abs(values), "nats", "residuals"),
+                f"{end}_converged": Variable((end,), converged, "1", "1: converged"),
+            }
+        vectors = np.eye(2, MODELS[model][2], dtype=np.float32)
+        variables |= {
+            "eigenvectors": Variable(("vector", "parameter"), vectors, "1", "eigenvectors"),
+            "nodes": Variable(("probe", "node"), nodes, "nats", "nodes"),
+            "weights": Variable(("probe", "node"), weights, "1", "weights"),
+        }
+        attributes = {"status": status, "step": 20 if status == "ok" else -1}
+        attributes |= {"trace": gap * 40.0, "trace_se": gap * 2.0, "products": 17}
+        groups[point] = Group(variables, attributes)
+    return groups
+
+
+def landscape(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
+    grid = centred_grid(1.0, 9)
+    alpha, beta = np.meshgrid(grid, grid, indexing="ij")
+    groups = {}
+    for point in POINTS:
+        status = status_of(model, optimizer, seed, point)
+        gap = 1.0 if status == "ok" else NAN
+        attributes = {"status": status, "step": 20 if status == "ok" else -1}
+        axes = {
+            name: Variable((name,), grid, "1", f"offset along {name}") for name in ("alpha", "beta")
+        }
+        curvatures = rng.uniform(1, 4, 2)
+        lines = gap * (0.2 + curvatures[:, None] * grid**2)
+        bowl = gap * (0.2 + 2 * alpha**2 + beta**2)[None]
+        saddle = gap * (1.0 + 4 * alpha**2 - 0.5 * beta**2)[None]
+        groups |= {
+            f"{point}/lines": Group(
+                {"alpha": axes["alpha"], **measured(("direction", "alpha"), lines)}, attributes
+            ),
+            f"{point}/planes": Group(
+                {
+                    **axes,
+                    **measured(("plane", "alpha", "beta"), bowl),
+                    "cosine": Variable(("plane",), gap * np.array([0.01]), "1", "cosine"),
+                },
+                attributes,
+            ),
+            f"{point}/eigenplane": Group(
+                {**axes, **measured(("plane", "alpha", "beta"), saddle)},
+                attributes
+                | {"cosine": gap * 0.0, "eigenvalue_alpha": gap * 8.0, "eigenvalue_beta": gap * -1},
+            ),
+        }
+    return groups
+
+
+def measured(dims: tuple[str, ...], loss: np.ndarray) -> dict[str, Variable]:
+    return {
+        "loss": Variable(dims, loss, "nats", "mean cross-entropy"),
+        "loss_se": Variable(dims, 0.1 * loss, "nats", "standard error"),
+        "accuracy": Variable(dims, np.exp(-loss), "1", "fraction classified correctly"),
+    }
+
+
+def flatness(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
+    groups = {}
+    for point in POINTS:
+        status = status_of(model, optimizer, seed, point)
+        for noise, kind, radii in (
+            ("normalized", "filter", np.array([0.1, 0.2, 0.4])),
+            ("isotropic", "none", np.array([0.001])),
+        ):
+            rises = radii[:, None] ** 2 * rng.uniform(1, 2, 4) * (1.0 if status == "ok" else NAN)
+            groups[f"{point}/{noise}"] = Group(
+                {
+                    "radius": Variable(("radius",), radii, "1", "scale of the noise"),
+                    "rise": Variable(("radius", "draw"), rises, "nats", "rise of the loss"),
+                },
+                {
+                    "status": status,
+                    "step": 20 if status == "ok" else -1,
+                    "normalization": kind,
+                },
+            )
+    return groups
+
+
+def trajectory(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
+    """None of `mlp-4` with `wild`: too few snapshots are finite."""
+    if (model, optimizer) == ("mlp-4", "wild"):
+        return {}
+    count, components = 6, 3
+    coordinates = rng.normal(size=(count, components)).cumsum(0)
+    coordinates -= coordinates[-1]
+    alpha, beta = (np.linspace(-8, 8, 9) for _ in range(2))
+    loss = 0.1 + 0.05 * alpha[:, None] ** 2 + 0.02 * beta**2
+    explained = np.array([0.6, 0.2, 0.1])
+    one, each = ("component",), ("snapshot",)
+    variables = {
+        "component": Variable(one, np.arange(1, components + 1), "1", "principal component"),
+        "step": Variable(each, 5 * np.arange(count), "1", "optimizer steps"),
+        "epoch": Variable(each, 0.5 * np.arange(count), "1", "epochs"),
+        "explained": Variable(one, explained, "1", "fraction of the variance"),
+        "coordinates": Variable(("snapshot", "component"), coordinates, "1", "coordinates"),
+        "residual": Variable(each, np.abs(coordinates[:, 2]), "1", "distance from the plane"),
+        "loss": Variable(each, np.geomspace(2.3, 0.1, count), "nats", "true loss"),
+        "loss_se": Variable(each, np.full(count, 0.01), "nats", "standard error"),
+    }
+    for null in ("random_walk", "drift", "shuffled"):
+        drawn = explained * rng.uniform(0.8, 1.2, (20, 1))
+        variables[f"explained_{null}"] = Variable(("draw", "component"), drawn, "1", null)
+    plane = {
+        "alpha": Variable(("alpha",), alpha, "1", "offset along component 1"),
+        "beta": Variable(("beta",), beta, "1", "offset along component 2"),
+        **measured(("alpha", "beta"), loss),
+    }
+    return {"pca": Group(variables), "plane": Group(plane)}
+
+
+def pair(path: Path, model: str, optimizer: str) -> None:
+    """mlp-8's matched point was not reached by seed 1: its line is NaN."""
+    status = "not reached" if model == "mlp-8" else "ok"
+    gap = 1.0 if status == "ok" else NAN
+    t = np.linspace(0, 1, 5)
+    groups = {}
+    for split, loss in (("train", 0.1 + t * (1 - t)), ("test", 0.2 + t * (1 - t))):
+        variables = {"t": Variable(("t",), t, "1", "position on the path")}
+        for name, values, units in (
+            ("loss", loss, "nats"),
+            ("loss_se", 0.1 * loss, "nats"),
+            ("error", 0.3 * loss, "1"),
+            ("error_se", 0.01 * loss, "1"),
+        ):
+            variables[name] = Variable(("t",), gap * values, units, name)
+        barriers = {
+            f"{measure}_barrier{suffix}": gap * value
+            for measure, height in (("loss", 0.25), ("error", 0.075))
+            for suffix, value in (("", height), ("_se", 0.01), ("_t", 0.5))
+        }
+        groups[split] = Group(variables, barriers)
+    identity = identity_of(model, optimizer) | {"seed_a": 0, "seed_b": 1}
+    identity |= {"point": "matched", "status": status}
+    store.write(path, groups, store.provenance({}, {}, {}, **identity))

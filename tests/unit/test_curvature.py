@@ -1,0 +1,359 @@
+"""The Hessian's products, extreme eigenvalues, density and trace against dense matrices."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from hessian_eigenthings import HessianOperator, LambdaOperator, hutchinson
+from torch import nn
+
+from lossgeo.curvature import gradient, hessian_operator, spectrum
+from lossgeo.objective import make_objective
+
+from .conftest import dense_hessian
+
+
+def operator_of(matrix: torch.Tensor) -> LambdaOperator:
+    return LambdaOperator(lambda v: matrix @ v, len(matrix), dtype=matrix.dtype)
+
+
+def run(operator, **changes):
+    settings = {"top": 2, "bottom": 2, "probes": 2, "steps": 20, "max_steps": 40}
+    settings |= {"tolerance": 1e-3, "generator": torch.Generator().manual_seed(1)} | changes
+    return spectrum(operator, **settings)
+
+
+@pytest.fixture(scope="module")
+def matrix() -> torch.Tensor:
+    """Symmetric, indefinite, with 30 well separated eigenvalues."""
+    generator = torch.Generator().manual_seed(7)
+    q, _ = torch.linalg.qr(torch.randn(30, 30, generator=generator, dtype=torch.float64))
+    return q @ torch.diag(torch.linspace(-3, 9, 30, dtype=torch.float64)) @ q.T
+
+
+# Products
+
+
+def test_a_product_is_the_dense_hessian_times_the_vector(case, generator):
+    operator = hessian_operator(case.objective, case.theta)
+    for _ in range(3):
+        v = torch.randn(len(case.theta), generator=generator, dtype=torch.float64)
+        exact = case.hessian @ v
+        assert float((operator @ v - exact).norm() / exact.norm()) < 1e-10
+
+
+def test_the_operator_is_symmetric(case, generator):
+    operator = hessian_operator(case.objective, case.theta)
+    u, v = torch.randn(2, len(case.theta), generator=generator, dtype=torch.float64)
+    left, right = float(u @ (operator @ v)), float(v @ (operator @ u))
+    assert left == pytest.approx(right, rel=1e-12)
+
+
+def test_the_gradient_is_autograds(case):
+    exact = torch.func.grad(case.loss)(case.theta)
+    torch.testing.assert_close(gradient(case.objective, case.theta), exact, rtol=1e-11, atol=1e-15)
+
+
+def test_products_agree_with_hessian_eigenthings_own_operator(mlp, generator):
+    """Given equal batches, which its average over batches needs."""
+    model = copy.deepcopy(mlp.model)
+    nn.utils.vector_to_parameters(mlp.theta, model.parameters())
+    batches = list(zip(mlp.inputs.split(10), mlp.targets.split(10), strict=True))
+    theirs = HessianOperator(
+        model, batches, lambda net, batch: nn.functional.cross_entropy(net(batch[0]), batch[1])
+    )
+    ours = hessian_operator(mlp.objective, mlp.theta)
+    v = torch.randn(len(mlp.theta), generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(ours @ v, theirs @ v, rtol=1e-10, atol=1e-14)
+
+
+def test_the_hessian_of_softmax_regression_has_its_closed_form(generator):
+    """(1/N) sum (diag p - p p') kron x x', with x extended by 1 for the bias."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).double()
+    x = torch.randn(11, 1, 2, 2, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (11,), generator=generator)
+    theta = torch.randn(15, generator=generator, dtype=torch.float64)
+    objective = make_objective(model, x, y, dtype=torch.float64, block=4)
+
+    flat = np.concatenate([x.flatten(1).numpy(), np.ones((11, 1))], axis=1)  # (N, 5)
+    weights = np.concatenate([theta[:12].view(3, 4).numpy(), theta[12:, None].numpy()], axis=1)
+    p = np.exp(flat @ weights.T)
+    p /= p.sum(1, keepdims=True)
+    exact = sum(
+        np.kron(np.diag(pi) - np.outer(pi, pi), np.outer(xi, xi))
+        for pi, xi in zip(p, flat, strict=True)
+    ) / len(flat)  # ordered (class, [x, 1])
+    order = [5 * k + j for k in range(3) for j in range(4)] + [5 * k + 4 for k in range(3)]
+    operator = hessian_operator(objective, theta)
+    found = torch.stack([operator @ row for row in torch.eye(15, dtype=torch.float64)])
+    np.testing.assert_allclose(found.numpy(), exact[np.ix_(order, order)], rtol=0, atol=1e-15)
+    lowest = run(operator, top=1, bottom=1, steps=15, max_steps=15).bottom.values[0]
+    assert lowest == pytest.approx(0.0, abs=1e-14), "softmax regression is convex"
+
+
+def test_parameters_that_the_loss_does_not_depend_on_have_zero_curvature():
+    """A head that no sample reaches must not break the product."""
+
+    class Spare(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 3)
+            self.spare = nn.Parameter(torch.ones(2))
+
+        def forward(self, x):
+            return super().forward(x.flatten(1))
+
+    torch.manual_seed(0)
+    objective = make_objective(
+        Spare(), torch.randn(6, 1, 2, 2), torch.arange(6) % 3, dtype=torch.float64
+    )
+    theta = torch.randn(17, dtype=torch.float64)
+    names = objective.layout.names
+    at = slice(0, 2) if names[0] == "spare" else slice(15, 17)
+    assert not gradient(objective, theta)[at].any()
+    product = hessian_operator(objective, theta) @ torch.ones(17, dtype=torch.float64)
+    assert not product[at].any()
+    assert product.any()
+
+
+# Extreme eigenvalues
+
+
+def test_extreme_eigenvalues_are_the_dense_ones(case):
+    """To a relative error below 1e-8, top and bottom, every one of them."""
+    exact = torch.linalg.eigvalsh(case.hessian).numpy()
+    found = run(
+        hessian_operator(case.objective, case.theta),
+        top=5,
+        bottom=3,
+        probes=1,
+        steps=50,
+        max_steps=400,
+        tolerance=1e-6,
+    )
+    assert found.top.converged.all()
+    assert found.bottom.converged.all()
+    np.testing.assert_allclose(found.top.values, exact[:-6:-1], rtol=1e-8)
+    np.testing.assert_allclose(found.bottom.values, exact[:3], rtol=1e-8)
+
+
+def test_eigenvectors_are_orthonormal_and_their_residuals_are_true(case):
+    found = run(
+        hessian_operator(case.objective, case.theta), top=4, probes=1, steps=60, max_steps=240
+    )
+    for pairs in (found.top, found.bottom):
+        v = pairs.vectors
+        torch.testing.assert_close(v @ v.T, torch.eye(len(v)).double(), rtol=0, atol=1e-10)
+        values = torch.from_numpy(pairs.values)
+        exact = (case.hessian @ v.T - v.T * values).norm(dim=0).numpy()
+        np.testing.assert_allclose(pairs.residuals, exact, rtol=1e-6, atol=1e-12)
+        np.testing.assert_array_equal(pairs.converged, exact < 1e-3 * np.abs(pairs.values))
+
+
+def test_what_has_not_converged_says_so_and_more_steps_converge_it(cnn):
+    operator = hessian_operator(cnn.objective, cnn.theta)
+    few = run(operator, top=6, bottom=2, probes=1, steps=8, max_steps=8)
+    more = run(operator, top=6, bottom=2, probes=1, steps=8, max_steps=256)
+    exact = torch.linalg.eigvalsh(cnn.hessian).numpy()[:-7:-1]
+    assert not few.top.converged.all()
+    wrong = np.abs(few.top.values - exact) > 1e-3 * exact
+    assert wrong.any()
+    assert not few.top.converged[wrong].any()
+    assert more.top.converged.all()
+    np.testing.assert_allclose(more.top.values, exact, rtol=1e-5)
+
+
+def test_a_ritz_value_never_exceeds_the_largest_eigenvalue(cnn):
+    """Cauchy interlacing: what has not converged errs inwards."""
+    exact = torch.linalg.eigvalsh(cnn.hessian)
+    found = run(hessian_operator(cnn.objective, cnn.theta), probes=3, steps=6, max_steps=6)
+    assert found.nodes.max() <= exact[-1] + 1e-12
+    assert found.nodes.min() >= exact[0] - 1e-12
+
+
+def test_as_many_steps_as_dimensions_reproduce_the_spectrum_once_each(matrix):
+    """No ghosts: every eigenvalue appears exactly once."""
+    exact = torch.linalg.eigvalsh(matrix).numpy()
+    found = run(operator_of(matrix), top=15, bottom=15, steps=30, max_steps=30)
+    for nodes in found.nodes:
+        np.testing.assert_allclose(np.sort(nodes), exact, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.top.values, exact[:14:-1], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found.bottom.values, exact[:15], rtol=0, atol=1e-10)
+
+
+def test_long_runs_have_no_ghosts(case):
+    """Full reorthogonalisation: values found in 120 steps are distinct where H's are."""
+    exact = torch.linalg.eigvalsh(case.hessian).numpy()
+    found = run(hessian_operator(case.objective, case.theta), top=6, bottom=2, probes=1, steps=120)
+    np.testing.assert_allclose(found.top.values, exact[:-7:-1], rtol=1e-8)
+
+
+@pytest.mark.parametrize("diagonal", [[3.0, 2.0, 0.0], [1.0], [5.0, -1.0]])
+def test_an_operator_with_few_distinct_eigenvalues_gives_no_copies(diagonal):
+    """Its Krylov spaces are smaller than the eigenpairs wanted; what is missing is not made up.
+
+    Whatever is called converged is an eigenpair, and these are orthonormal.
+    """
+    values = torch.tensor(diagonal).double().repeat_interleave(12 // len(diagonal))
+    operator = operator_of(torch.diag(values))
+    found = run(operator, top=4, bottom=2, probes=1, steps=8, max_steps=12)
+    for pairs in (found.top, found.bottom):
+        v = pairs.vectors[torch.from_numpy(pairs.converged)]
+        torch.testing.assert_close(v @ v.T, torch.eye(len(v)).double(), rtol=0, atol=1e-8)
+    assert len(found.top.values) == 4
+    assert len(found.bottom.values) == 2
+    ranks = np.argsort(-found.top.values[np.isfinite(found.top.values)], kind="stable")
+    np.testing.assert_array_equal(ranks, np.arange(len(ranks)))
+
+
+def test_more_eigenpairs_than_steps_are_refused(matrix):
+    with pytest.raises(ValueError, match=r"3 \+ 2 eigenpairs wanted from 4 Lanczos steps"):
+        run(operator_of(matrix), top=3, bottom=2, steps=4)
+
+
+# Density
+
+
+def test_each_probes_quadrature_has_the_moments_of_its_probe(matrix):
+    """sum w node^k = z'H^k z / P for the probe z: exactly for k < 2m, here m = 3 and k up to 5."""
+    seen = []
+
+    def product(v):
+        seen.append(v.clone())
+        return matrix @ v
+
+    size = len(matrix)
+    found = run(
+        LambdaOperator(product, size, dtype=torch.float64),
+        top=1,
+        bottom=1,
+        probes=4,
+        steps=3,
+        max_steps=3,
+    )
+    flat = torch.full((size,), size**-0.5, dtype=torch.float64)
+    probes = [v for v in seen if torch.allclose(v.abs(), flat) and not (v > 0).all()]
+    assert len(probes) == 4, "Rademacher probes, normalised"
+    for z, nodes, weights in zip(probes, found.nodes, found.weights, strict=True):
+        power = z
+        for k in range(6):
+            assert (weights * nodes**k).sum() == pytest.approx(float(z @ power), rel=1e-10)
+            power = matrix @ power
+
+
+def test_a_full_length_run_has_the_second_moment_of_its_probe_and_weights_that_sum_to_one(mlp):
+    """And the mean over many probes goes to tr(H)/P and ||H||_F^2/P."""
+    operator, size = operator_of(mlp.hessian), len(mlp.theta)
+    found = run(operator, top=1, bottom=1, probes=200, steps=12, max_steps=12)
+    np.testing.assert_allclose(found.weights.sum(1), 1.0, rtol=1e-12)
+    first = (found.weights * found.nodes).sum(1)
+    second = (found.weights * found.nodes**2).sum(1)
+    for moments, exact in (
+        (first, float(mlp.hessian.trace()) / size),
+        (second, float((mlp.hessian**2).sum()) / size),
+    ):
+        error = moments.std(ddof=1) / math.sqrt(len(moments))
+        assert error < 0.1 * abs(exact)
+        assert abs(moments.mean() - exact) < 4 * error
+    assert first.mean() * size == pytest.approx(found.trace, rel=1e-10)
+
+
+def test_nodes_that_a_run_does_not_reach_are_nan_with_weight_zero():
+    """A Krylov space that closes early leaves the rest of its row empty."""
+    found = run(
+        operator_of(torch.diag(torch.arange(4.0).double().repeat(5))),
+        top=1,
+        bottom=1,
+        steps=10,
+        max_steps=10,
+    )
+    present = np.isfinite(found.nodes)
+    assert (present.sum(1) == 4).all()
+    assert not found.weights[~present].any()
+    np.testing.assert_allclose(found.weights.sum(1), 1.0, rtol=1e-12)
+
+
+# Trace
+
+
+def test_the_trace_is_the_dense_one_within_its_standard_error(mlp):
+    exact = float(mlp.hessian.trace())
+    found = run(operator_of(mlp.hessian), top=1, bottom=1, probes=600, steps=2, max_steps=2)
+    assert found.trace_se < 0.1 * exact
+    assert abs(found.trace - exact) < 4 * found.trace_se
+
+
+def test_the_variance_of_a_rademacher_probe(mlp):
+    """Var z'Hz = 2 sum_{i != j} H_ij^2, seen through the standard error."""
+    off_diagonal = mlp.hessian - torch.diag(mlp.hessian.diagonal())
+    exact = 2 * float((off_diagonal**2).sum())
+    probes = 3000
+    found = run(operator_of(mlp.hessian), top=1, bottom=1, probes=probes, steps=2, max_steps=2)
+    assert probes * found.trace_se**2 == pytest.approx(exact, rel=0.15)
+
+
+def test_a_diagonal_operator_has_no_variance_at_all():
+    found = run(operator_of(torch.diag(torch.arange(1.0, 9.0).double())), steps=4, probes=5)
+    assert found.trace == pytest.approx(36.0, rel=1e-13)
+    assert found.trace_se == pytest.approx(0.0, abs=1e-13)
+
+
+def test_one_probe_has_no_standard_error(matrix):
+    assert math.isnan(run(operator_of(matrix), probes=1).trace_se)
+
+
+def test_the_trace_agrees_with_hessian_eigenthings_hutchinson(mlp):
+    ours = run(operator_of(mlp.hessian), top=1, bottom=1, probes=300, steps=2, max_steps=2)
+    theirs = hutchinson(operator_of(mlp.hessian), num_samples=300, seed=5)
+    error = math.hypot(ours.trace_se, theirs.stderr)
+    assert abs(ours.trace - theirs.estimate) < 4 * error
+    assert ours.trace_se == pytest.approx(theirs.stderr, rel=0.4)
+
+
+# Bookkeeping
+
+
+def test_products_spent_are_counted(cnn):
+    operator, spent = hessian_operator(cnn.objective, cnn.theta), 0
+
+    def product(v):
+        nonlocal spent
+        spent += 1
+        return operator @ v
+
+    counted = LambdaOperator(product, operator.size, dtype=torch.float64)
+    found = run(counted, top=6, bottom=2, steps=10, max_steps=80)
+    assert found.products == spent
+
+
+def test_one_generator_state_gives_one_spectrum(matrix):
+    a, b = run(operator_of(matrix)), run(operator_of(matrix))
+    np.testing.assert_array_equal(a.nodes, b.nodes)
+    assert torch.equal(a.top.vectors, b.top.vectors)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_operator_that_is_not_finite_has_nan_for_everything(mlp, bad):
+    theta = mlp.theta.clone()
+    theta[0] = bad
+    found = run(hessian_operator(mlp.objective, theta), top=3, bottom=2, probes=4, steps=9)
+    for pairs, count in ((found.top, 3), (found.bottom, 2)):
+        assert np.isnan(pairs.values).all()
+        assert np.isnan(pairs.residuals).all()
+        assert torch.isnan(pairs.vectors).all()
+        assert pairs.vectors.shape == (count, len(theta))
+        assert not pairs.converged.any()
+    assert found.nodes.shape == (4, 9)
+    assert np.isnan(found.nodes).all()
+    assert math.isnan(found.trace)
+    assert math.isnan(found.trace_se)
+
+
+def test_float32_eigenvalues_agree_with_the_dense_float64_ones(mlp):
+    """The precision in which the study runs."""
+    narrow = make_objective(copy.deepcopy(mlp.model), mlp.inputs, mlp.targets)
+    exact = torch.linalg.eigvalsh(dense_hessian(mlp.model, mlp.inputs, mlp.targets, mlp.theta))
+    found = run(hessian_operator(narrow, mlp.theta), probes=1, steps=60, max_steps=120)
+    assert found.top.converged.all()
+    np.testing.assert_allclose(found.top.values, exact.numpy()[:-3:-1], rtol=1e-5)

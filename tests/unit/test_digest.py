@@ -1,0 +1,112 @@
+"""A change of a module reaches the scripts that use it, and no others."""
+
+import hashlib
+
+import pytest
+
+from lossgeo.digest import code_digests, module_digests
+
+SOURCES = {
+    "train.py": "import numpy\nfrom lib.deep import thing\n",
+    "plot.py": "def main():\n    import lib.drawing\n",
+    "table.py": "from lib import columns\n",
+    "alone.py": "import json\n",
+    "lib/__init__.py": "",
+    "lib/deep.py": "from lib.base import x\n",
+    "lib/base.py": "import lib.deep  # a circle\nx = 1\n",
+    "lib/drawing.py": "y = 1\n",
+    "lib/columns.py": "z = 1\n",
+}
+
+REACHED = {
+    "train.py": {"train.py", "lib/__init__.py", "lib/deep.py", "lib/base.py"},
+    "plot.py": {"plot.py", "lib/__init__.py", "lib/drawing.py"},
+    "table.py": {"table.py", "lib/__init__.py", "lib/columns.py"},
+    "alone.py": {"alone.py"},
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Write the sources, some of them changed, into a folder of their own."""
+
+    def make(name: str, **changes: str):
+        root = tmp_path / name
+        for path, text in (SOURCES | changes).items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+        return root
+
+    return make
+
+
+@pytest.mark.parametrize("script", REACHED)
+def test_imports_are_followed_through_modules_functions_and_packages(project, script):
+    root = project("a")
+    found = code_digests(root / script, root)
+    assert set(found) == REACHED[script]
+    for path, digest in found.items():
+        assert digest == hashlib.sha256((root / path).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("changed", ["lib/__init__.py", "lib/base.py", "lib/drawing.py", "plot.py"])
+def test_a_changed_module_changes_those_who_reach_it_and_nobody_else(project, changed):
+    before, after = project("before"), project("after", **{changed: "# changed\n"})
+    for script, reached in REACHED.items():
+        same = code_digests(before / script, before) == code_digests(after / script, after)
+        assert same == (changed not in reached)
+
+
+def test_what_is_installed_is_not_part_of_the_project(project):
+    root = project("a")
+    assert not any("numpy" in path for path in code_digests(root / "train.py", root))
+
+
+def test_the_folder_does_not_matter(project):
+    """Paths are relative: two checkouts of one state agree."""
+    a, b = project("a"), project("b")
+    assert code_digests(a / "train.py", a) == code_digests(b / "train.py", b)
+
+
+def test_a_users_module_is_followed_too(project):
+    root = project("a")
+    assert set(module_digests("lib.deep", root)) == {
+        "lib/__init__.py",
+        "lib/deep.py",
+        "lib/base.py",
+    }
+
+
+def test_a_module_from_elsewhere_has_no_digests(project):
+    assert module_digests("torchvision.models", project("a")) == {}
+
+
+def test_a_subpackage_runs_every_init_above_it(project):
+    root = project(
+        "a", **{"lib/sub/__init__.py": "", "lib/sub/leaf.py": "", "use.py": "import lib.sub.leaf"}
+    )
+    assert set(code_digests(root / "use.py", root)) == {
+        "use.py",
+        "lib/__init__.py",
+        "lib/sub/__init__.py",
+        "lib/sub/leaf.py",
+    }
+
+
+def test_relative_imports_are_followed(project):
+    """Packages of users are often written so."""
+    root = project(
+        "a",
+        **{
+            "nets/__init__.py": "",
+            "nets/big.py": "from .parts import x\nfrom . import more",
+            "nets/parts.py": "x = 1",
+            "nets/more.py": "y = 1",
+        },
+    )
+    assert set(module_digests("nets.big", root)) == {
+        "nets/__init__.py",
+        "nets/big.py",
+        "nets/parts.py",
+        "nets/more.py",
+    }

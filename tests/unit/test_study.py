@@ -1,0 +1,525 @@
+"""What a config asks for, and one clear sentence for whatever is wrong with it."""
+
+import copy
+import gzip
+import hashlib
+import struct
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import validate
+
+from lossgeo import study
+from lossgeo.data import DATASETS, FILES
+
+SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+
+CONFIG = """
+data: {folder: nowhere}
+seeds: [0, 1, 2, 5, 7]
+models:
+  mlp-32: {family: mlp, width: 32}
+  mlp-128: {family: mlp, width: 128}
+  cnn-16: {family: cnn, width: 16}
+optimizers:
+  sgd: {name: SGD, lr: 0.1}
+  momentum: {name: SGD, lr: 0.01, momentum: 0.9}
+experiments:
+  architecture:
+    models: [mlp-32, mlp-128, cnn-16]
+    optimizers: [momentum]
+    epochs: published
+    points: [matched, final]
+    stages: [landscape, hessian, flatness, trajectory, connectivity]
+  optimizer:
+    models: [mlp-128]
+    optimizers: [sgd, momentum]
+    epochs: 20
+    points: [epoch5, final]
+    stages: [landscape, hessian]
+"""
+
+
+def completed(text: str = CONFIG) -> dict:
+    """The config with the schema's defaults, as the workflow completes it."""
+    config = yaml.safe_load(text)
+    validate(config, str(SCHEMA))
+    return config
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch) -> dict:
+    monkeypatch.chdir(tmp_path)
+    return completed()
+
+
+# What a config asks for
+
+
+def test_runs_are_those_of_the_experiments_in_the_order_of_their_lists(config):
+    runs = study.get_runs(config)
+    assert [run[:2] for run in runs[::5]] == [
+        ("mlp-32", "momentum"),
+        ("mlp-128", "momentum"),
+        ("cnn-16", "momentum"),
+        ("mlp-128", "sgd"),
+    ]
+    assert [run.seed for run in runs[:5]] == [0, 1, 2, 5, 7]
+    assert len(set(runs)) == len(runs) == 20, "a run that two experiments share is trained once"
+
+
+def test_a_stage_has_the_runs_of_the_experiments_that_measure_it(config):
+    flat = {run[:2] for run in study.get_runs(config, "flatness")}
+    assert flat == {("mlp-32", "momentum"), ("mlp-128", "momentum"), ("cnn-16", "momentum")}
+    assert {run[:2] for run in study.get_runs(config, "hessian")} == flat | {("mlp-128", "sgd")}
+
+
+def test_points_are_merged_without_repetition(config):
+    assert study.get_points(config, "mlp-128", "momentum", "hessian") == [
+        "matched",
+        "final",
+        "epoch5",
+    ]
+    assert study.get_points(config, "mlp-128", "momentum", "flatness") == ["matched", "final"]
+    assert study.get_points(config, "mlp-128", "sgd", "hessian") == ["epoch5", "final"]
+    assert study.get_points(config, "mlp-128", "sgd", "flatness") == []
+
+
+def test_a_shared_run_is_trained_for_as_long_as_the_longest_asks(config):
+    assert study.get_epochs(config, "mlp-128", "momentum") == 20
+    assert study.get_epochs(config, "mlp-32", "momentum") == 24
+    config["experiments"]["optimizer"]["epochs"] = 3
+    assert study.get_epochs(config, "mlp-128", "momentum") == 12
+    config["experiments"]["architecture"]["epochs"] = {"mlp-32": 2, "mlp-128": 4, "cnn-16": 6}
+    assert study.get_epochs(config, "mlp-128", "momentum") == 4
+    assert study.get_epochs(config, "cnn-16", "momentum") == 6
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "epochs"),
+    [
+        ("mlp", 32, 24),
+        ("mlp", 64, 17),
+        ("mlp", 128, 12),
+        ("mlp", 260, 8),
+        ("cnn", 16, 14),
+        ("cnn", 32, 10),
+        ("cnn", 64, 7),
+    ],
+)
+def test_published_epochs(family, width, epochs):
+    assert study.published_epochs(family, width) == epochs
+
+
+@pytest.mark.parametrize(
+    ("seeds", "pairs"),
+    [([0, 1, 2, 5, 7], [(0, 1), (2, 5)]), ([3, 4], [(3, 4)]), ([0], [])],
+)
+def test_pairs_of_seeds_are_disjoint(config, seeds, pairs):
+    """Each seed in one pair: pairs are independent."""
+    config["seeds"] = seeds
+    found = study.get_pairs(config)
+    cells = [("mlp-32", "momentum"), ("mlp-128", "momentum"), ("cnn-16", "momentum")]
+    assert found == [(*cell, *pair) for cell in cells for pair in pairs]
+
+
+def test_an_overlays_null_drops_models_optimizers_and_experiments(config):
+    config["models"]["cnn-16"] = None
+    config["experiments"]["optimizer"] = None
+    config["optimizers"]["sgd"] = None
+    kept = study.without_dropped(config)
+    assert list(kept["models"]) == ["mlp-32", "mlp-128"]
+    assert list(kept["optimizers"]) == ["momentum"]
+    assert list(kept["experiments"]) == ["architecture"]
+    assert kept["data"] == config["data"]
+
+
+def test_a_known_data_set_is_known_before_its_files_are_there(config):
+    spec = study.get_data_spec(config)
+    assert (spec["mean"], spec["std"]) == (0.1307, 0.3081)
+    assert spec["sha256"] == dict(DATASETS["mnist"].sha256)
+    assert spec["train_samples"] is None
+    assert "folder" not in spec, "where the files are is not what they are"
+    config["data"]["mean"] = 0.5
+    assert study.get_data_spec(config)["mean"] == 0.5
+
+
+def idx(values: np.ndarray) -> bytes:
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    return header + values.tobytes()
+
+
+@pytest.fixture
+def own(config, tmp_path) -> dict:
+    """A config with data of the user's own: 6 x 5 pixels, four classes."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for images, labels, n in ((FILES[0], FILES[1], 8), (FILES[2], FILES[3], 4)):
+        (folder / images).write_bytes(idx(np.zeros((n, 6, 5), np.uint8)))
+        (folder / labels).write_bytes(idx(np.arange(n, dtype=np.uint8) % 4))
+    own = {"name": "mine", "folder": str(folder), "source": "files", "mean": 0.5, "std": 0.2}
+    config["data"] |= own
+    return config
+
+
+def test_data_of_ones_own_are_known_by_their_digests_now(own):
+    folder = Path(own["data"]["folder"])
+    spec = study.get_data_spec(own)
+    assert spec["mean"] == 0.5
+    for name in FILES:
+        digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        assert spec["sha256"][name] == digest
+    study.check(own)
+
+
+# What is wrong with a config: names, grids, points
+
+
+def test_a_sound_config_passes(config):
+    study.check(config)
+
+
+def test_the_projects_own_configs_pass(tmp_path, monkeypatch):
+    """config.yaml, and the quick overlay put over it."""
+
+    def merge(base, over):
+        for key, value in over.items():
+            if isinstance(value, dict) and isinstance(base.get(key), dict):
+                merge(base[key], value)
+            else:
+                base[key] = value
+        return base
+
+    root = SCHEMA.parents[2]
+    monkeypatch.chdir(tmp_path)
+    for overlay in ({}, yaml.safe_load((root / "config.quick.yaml").read_text())):
+        base = yaml.safe_load((root / "config.yaml").read_text())
+        config = study.without_dropped(merge(base, copy.deepcopy(overlay)))
+        validate(config, str(SCHEMA))
+        study.check(config)
+
+
+def refused(config: dict, *words: str) -> None:
+    with pytest.raises(study.ConfigError) as raised:
+        study.check(config)
+    message = str(raised.value)
+    assert message.startswith("config key ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message, f"{word!r} is not in: {message}"
+
+
+@pytest.mark.parametrize("kind", ["models", "optimizers"])
+def test_an_unknown_name_is_listed_with_the_known_ones(config, kind):
+    config["experiments"]["optimizer"][kind].append("typo")
+    refused(config, f"experiments.optimizer.{kind}", "'typo'", ", ".join(config[kind]))
+
+
+@pytest.mark.parametrize("kind", ["models", "optimizers"])
+def test_what_no_experiment_uses_is_named_with_a_remedy(config, kind):
+    config[kind]["idle"] = copy.deepcopy(next(iter(config[kind].values())))
+    refused(config, f"{kind}.idle", "no experiment", "idle: null")
+
+
+def test_epochs_per_model_must_name_every_model(config):
+    config["experiments"]["architecture"]["epochs"] = {"mlp-32": 2, "cnn-16": 3}
+    refused(config, "experiments.architecture.epochs", "{'mlp-32': 2, 'cnn-16': 3}", "'mlp-128'")
+
+
+def test_published_epochs_are_not_for_factories(config):
+    config["models"]["mlp-32"] = {"factory": "my:model"}
+    refused(config, "experiments.architecture.epochs", "'published'", "'mlp-32'", "number")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "landscape.lines.points",
+        "landscape.planes.points",
+        "landscape.eigenplane.points",
+        "trajectory.plane.points",
+    ],
+)
+def test_a_grid_has_an_odd_number_of_points(config, key):
+    *path, last = key.split(".")
+    section = config
+    for name in path:
+        section = section[name]
+    section[last] = 24
+    refused(config, f"{key}:", "24", "odd", "25")
+
+
+def test_a_krylov_run_has_as_many_steps_as_eigenpairs_are_wanted(config):
+    config["hessian"] |= {"steps": 11, "top": 10, "bottom": 2}
+    refused(config, "hessian.steps", "11", "at least", "12")
+
+
+def test_no_more_eigenvectors_than_eigenvalues_are_kept(config):
+    config["hessian"] |= {"eigenvectors": 4, "top": 3}
+    refused(config, "hessian.eigenvectors", "4", "at most", "3")
+
+
+def test_a_point_must_be_reached(config):
+    config["experiments"]["optimizer"]["points"] = ["epoch21"]
+    refused(config, "experiments.optimizer.points", "'epoch21'", "mlp-128/sgd", "20 epochs")
+
+
+def test_a_shared_run_reaches_what_the_longer_experiment_trains(config):
+    """mlp-128/momentum is trained for 20 epochs, of which `architecture` asks only 12."""
+    config["experiments"]["architecture"] |= {"models": ["mlp-128"], "points": ["epoch20"]}
+    for name in ("mlp-32", "cnn-16"):
+        del config["models"][name]
+    study.check(config)
+
+
+def test_the_point_that_is_connected_must_be_reached(config):
+    config["connectivity"]["point"] = "epoch15"
+    refused(config, "connectivity.point", "'epoch15'", "cnn-16/momentum", "14 epochs")
+
+
+def test_components_need_snapshots(config):
+    config["experiments"]["architecture"]["epochs"] = 4
+    config["trajectory"]["components"] = 5
+    refused(config, "trajectory.components", "found 5", "5 snapshots", "snapshots_per_epoch")
+    config["training"]["snapshots_per_epoch"] = 2
+    study.check(config)
+
+
+def test_landscapes_need_the_hessian(config):
+    config["experiments"]["optimizer"]["stages"] = ["landscape"]
+    refused(config, "experiments.optimizer.stages", "landscape without hessian", "both")
+
+
+def test_connectivity_needs_two_seeds(config):
+    config["seeds"] = [4]
+    refused(config, "seeds", "[4]", "at least two", "experiments.architecture.stages")
+
+
+# Data
+
+
+def test_an_unknown_data_set_needs_files_of_ones_own(config):
+    config["data"]["name"] = "minst"
+    refused(config, "data.name", "'minst'", "auto", "mnist, fashion-mnist", "source: files")
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_data_of_ones_own_need_mean_and_std(own, key):
+    del own["data"][key]
+    refused(own, f"data.{key}", "'mine'")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_ones_own_must_be_there(own, name):
+    (Path(own["data"]["folder"]) / name).unlink()
+    refused(own, "data.folder", name, "missing")
+
+
+def test_a_known_data_set_must_be_what_it_is_called(own):
+    """Whatever the source: files with other digests are not MNIST."""
+    own["data"] |= {"name": "mnist", "source": "auto"}
+    refused(own, "data.folder", FILES[0], "sha256", DATASETS["mnist"].sha256[FILES[0]], "delete it")
+
+
+def test_gzipped_files_of_ones_own_are_not_idx_files(own, tmp_path):
+    """With a user's model the files are read before any job starts."""
+    path = Path(own["data"]["folder"]) / FILES[2]
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    own["models"]["mlp-32"] = {"factory": "my_models:make"}
+    own["experiments"]["architecture"]["epochs"] = 10
+    refused(own, FILES[2], "not an IDX file")
+
+
+# Factories
+
+
+@pytest.fixture
+def factory(own, tmp_path):
+    """Put a module with the user's model into the working directory; return its config."""
+
+    def write(source: str, **arguments) -> dict:
+        (tmp_path / "my_models.py").write_text(textwrap.dedent(source))
+        spec = {"factory": "my_models:make", "arguments": arguments}
+        own["models"]["mlp-32"] = spec
+        own["experiments"]["architecture"]["epochs"] = 10
+        return own
+
+    return write
+
+
+GOOD = """
+    from torch import nn
+
+    def make(input_shape, classes, extra=0):
+        assert tuple(input_shape) == (1, 6, 5), input_shape
+        return nn.Sequential(nn.Flatten(), nn.Linear(30, classes + extra))
+"""
+
+
+def test_a_users_model_is_built_before_any_job_starts(factory):
+    """For the data's own shape and classes, and in another process: this one stays light."""
+    study.check(factory(GOOD))
+    assert "my_models" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "words"),
+    [
+        ("def build(): ...", {}, ["cannot be imported", "package.module:function"]),
+        (GOOD, {"extra": 1}, ["(2, 5)", "(2, 4)"]),
+    ],
+    ids=["another name", "wrong shape"],
+)
+def test_a_users_model_that_cannot_be_probed_is_refused(factory, source, arguments, words):
+    refused(factory(source, **arguments), "models.mlp-32", "my_models:make", *words)
+
+
+def test_a_users_model_that_cannot_take_the_images_is_refused_by_its_key(factory):
+    source = """
+        from torch import nn
+
+        def make(input_shape, classes):
+            return nn.Linear(29, classes)
+    """
+    refused(factory(source), "models.mlp-32", "my_models:make")
+
+
+# What the schema finds, explained
+
+
+def explained(change) -> str:
+    config = yaml.safe_load(CONFIG)
+    change(config)
+    with pytest.raises(WorkflowError) as raised:
+        validate(config, str(SCHEMA))
+    message = study.explain(raised.value.__context__)
+    assert message.startswith("config key ")
+    return message
+
+
+def put(key: str, value):
+    """A change of a config that puts a value, as YAML reads it, at a dotted key."""
+
+    def change(config):
+        *path, last = key.split("/")
+        for name in path:
+            config = config.setdefault(name, {})
+        config[last] = yaml.safe_load(value)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("seeds", "[]", ["seeds", "[]", "one run each"]),
+        ("seeds", "[0, 0]", ["seeds", "[0, 0]"]),
+        ("seeds", "[-1]", ["seeds.0", "-1", "minimum"]),
+        ("device", "gpu", ["device", "'gpu'", "auto"]),
+        ("objective/split", "validation", ["objective.split", "'validation'", "train or test"]),
+        ("objective/samples", "1", ["objective.samples", "found 1", "minimum of 2"]),
+        ("landscape/lines/points", "2.5", ["landscape.lines.points", "2.5", "odd number"]),
+        ("landscape/lines/points", "3", ["landscape.lines.points", "3", "5"]),
+        ("landscape/lines/distance", "-1", ["landscape.lines.distance", "-1", "minimum of 0"]),
+        ("landscape/normalization", "weight", ["landscape.normalization", "'weight'", "filter"]),
+        ("training/matched_loss", "low", ["training.matched_loss", "'low'", "number"]),
+        ("optimizers/sgd/lr", "0", ["optimizers.sgd.lr", "found 0", "minimum of 0"]),
+        ("optimizers/sgd/name", "Sgd", ["optimizers.sgd.name", "'Sgd'", "SGD", "Adam"]),
+        ("models/mlp-32/family", "mpl", ["models.mlp-32.family", "'mpl'", "mlp or cnn"]),
+        ("models/mlp-32/width", "0", ["models.mlp-32.width", "found 0", "minimum of 1"]),
+        ("experiments/optimizer/points", "[last]", ["optimizer.points.0", "'last'"]),
+        ("experiments/optimizer/stages", "[hesian]", ["optimizer.stages.0", "'hesian'", "hessian"]),
+        ("experiments/optimizer/epochs", "0", ["experiments.optimizer.epochs", "found 0"]),
+        ("figures/confidence", "95", ["figures.confidence", "95", "maximum of 1"]),
+        ("data/source", "web", ["data.source", "'web'", "mirror"]),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_key_value_and_expectation(key, value, words):
+    message = explained(put(key, value))
+    for word in words:
+        assert word in message, f"{word!r} is not in: {message}"
+
+
+def test_a_misspelt_word_for_epochs_is_told_what_is_possible():
+    message = explained(put("experiments/optimizer/epochs", "publshed"))
+    assert "experiments.optimizer.epochs" in message
+    assert "'publshed'" in message
+    assert "published" in message.replace("publshed", "")
+    assert "number" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("objectiv", ["objectiv ", "unknown", "objective"]),
+        ("landscape/line", ["landscape.line ", "unknown", "lines", "planes"]),
+        (
+            "optimizers/sgd/momentun",
+            ["optimizers.sgd.momentun ", "unknown", "momentum", "nesterov"],
+        ),
+        ("models/mlp-32/widht", ["models.mlp-32.widht ", "unknown", "family, width"]),
+        ("experiments/optimizer/point", ["experiments.optimizer.point ", "unknown", "points"]),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_value_and_the_known_ones(key, words):
+    message = explained(put(key, "7"))
+    for word in (*words, "value 7"):
+        assert word in message, f"{word!r} is not in: {message}"
+
+
+def test_an_argument_of_another_optimizer_is_unknown():
+    """Adam has no momentum."""
+    message = explained(put("optimizers/sgd", "{name: Adam, lr: 0.1, momentum: 0.9}"))
+    for word in ("optimizers.sgd.momentum", "0.9", "unknown", "betas"):
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("key", "missing"),
+    [("experiments/optimizer", "epochs"), ("models/mlp-32", "width"), ("optimizers/sgd", "lr")],
+)
+def test_a_missing_key_is_named_with_where_it_belongs(key, missing):
+    def change(config):
+        section = config
+        for name in key.split("/"):
+            section = section[name]
+        del section[missing]
+
+    message = explained(change)
+    assert key.replace("/", ".") in message
+    assert repr(missing) in message
+
+
+def test_a_missing_section_is_named():
+    message = explained(lambda config: config.pop("models"))
+    assert "top level" in message
+    assert "'models'" in message
+
+
+@pytest.mark.parametrize("text", ["1e-1", "1.0e5"])
+def test_a_number_that_yaml_reads_as_text_is_explained(text):
+    """YAML 1.1 wants a dot and a signed exponent."""
+    message = explained(put("optimizers/sgd/lr", text))
+    for word in ("optimizers.sgd.lr", repr(text), "text", "decimal number", "signed exponent"):
+        assert word in message
+
+
+@pytest.mark.parametrize("name", ["my model", "a/b", "-x"])
+def test_a_name_that_is_no_folder_is_refused(name):
+    message = explained(
+        lambda config: config["models"].update({name: {"family": "mlp", "width": 2}})
+    )
+    for word in ("models", repr(name), "letters, digits, dot, hyphen and underscore"):
+        assert word in message
+
+
+@pytest.mark.parametrize("reference", ["my_models", "my_models.make", "my-models:make", "a:b:c"])
+def test_a_factory_is_a_module_and_a_function(reference):
+    message = explained(put("models/own", f"{{factory: '{reference}'}}"))
+    for word in ("models.own.factory", repr(reference), "package.module:function"):
+        assert word in message

@@ -1,0 +1,252 @@
+"""Tables: one row per observation, nothing dropped, every column explained."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lossgeo import store, tables
+from lossgeo.store import Group, Variable
+
+from .artefacts import CELLS, NAN, POINTS, SEEDS, status_of
+
+RUNS = [(*cell, seed) for cell in CELLS for seed in SEEDS]
+
+MAKERS = {
+    "history": lambda files: tables.history(files["history"]),
+    "runs": lambda files: tables.runs(files["history"], 0.3),
+    "eigenvalues": lambda files: tables.eigenvalues(files["hessian"]),
+    "curvature": lambda files: tables.curvature(files["hessian"]),
+    "spectrum": lambda files: tables.spectrum(files["hessian"]),
+    "landscape": lambda files: tables.landscape(files["landscape"], 0.1, 0.01),
+    "flatness": lambda files: tables.flatness(files["flatness"]),
+    "trajectory": lambda files: tables.trajectory(files["trajectory"]),
+    "trajectory_path": lambda files: tables.trajectory_path(files["trajectory"]),
+    "connectivity": lambda files: tables.connectivity(files["pairs"]),
+    "connectivity_path": lambda files: tables.connectivity_path(files["pairs"]),
+}
+
+
+@pytest.fixture(scope="module")
+def made(artefacts) -> dict[str, pd.DataFrame]:
+    return {name: make(artefacts) for name, make in MAKERS.items()}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_column_has_a_unit_and_a_description(made, name):
+    assert len(made[name])
+    for column in made[name].columns:
+        unit, description = tables.COLUMNS[column]
+        assert description
+        numeric = pd.api.types.is_float_dtype(made[name][column])
+        assert unit or not numeric, f"{column} is a number without a unit"
+
+
+@pytest.mark.parametrize(
+    "name", ["trajectory", "trajectory_path", "connectivity", "connectivity_path"]
+)
+def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
+    """Stages that measured nothing give a table without rows, not an error."""
+    table = MAKERS[name]({"trajectory": [], "pairs": []})
+    assert len(table) == 0
+    assert len(table.columns)
+    assert set(table.columns) <= set(tables.COLUMNS)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_table_survives_its_csv(made, name, tmp_path):
+    store.write_csv(made[name], tmp_path / "t.csv")
+    back = pd.read_csv(tmp_path / "t.csv")
+    assert list(back.columns) == list(made[name].columns)
+    pd.testing.assert_frame_equal(back, made[name], check_dtype=False, check_exact=True)
+
+
+def test_every_description_is_of_a_column_that_exists(made):
+    used = {column for table in made.values() for column in table.columns}
+    assert set(tables.COLUMNS) == used
+
+
+def test_the_dictionary_has_a_row_for_every_column_of_every_table(made):
+    found = tables.dictionary(made)
+    assert list(found.columns) == ["table", "column", "unit", "description"]
+    pairs = [(name, column) for name, table in made.items() for column in table.columns]
+    assert list(zip(found["table"], found["column"], strict=True)) == pairs
+
+
+@pytest.mark.parametrize("name", ["eigenvalues", "curvature", "spectrum", "landscape", "flatness"])
+def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
+    """Diverged runs and points that were not reached too."""
+    rows = made[name].groupby(["model", "optimizer", "seed", "point"], sort=False)
+    expected = [(*run, point) for run in RUNS for point in POINTS]
+    assert sorted(rows.groups) == sorted(expected)
+    assert rows.size().nunique() == 1
+    for (*run, point), part in rows:
+        assert (part["status"] == status_of(*run, point)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("eigenvalues", ["eigenvalue", "residual"]),
+        ("curvature", ["trace", "trace_se", "effective_rank"]),
+        ("spectrum", ["node"]),
+        ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
+        ("flatness", ["rise", "rise_se"]),
+        ("connectivity", ["barrier", "barrier_se", "barrier_t"]),
+        ("connectivity_path", ["loss", "loss_se", "error", "error_se"]),
+    ],
+)
+def test_what_was_not_measured_is_nan_and_what_was_is_a_number(made, name, numbers):
+    table = made[name]
+    ok = table["status"] == "ok"
+    assert 0 < ok.sum() < len(table)
+    assert np.isfinite(table.loc[ok, numbers]).all(axis=None)
+    assert table.loc[~ok, numbers].isna().all(axis=None)
+
+
+def test_the_history_is_every_row_of_every_run(made, artefacts):
+    parts = [pd.read_csv(path) for path in artefacts["history"]]
+    assert len(made["history"]) == sum(map(len, parts))
+    assert list(made["history"].columns) == list(parts[0].columns)
+    last = made["history"].groupby(["model", "optimizer", "seed"], sort=False).tail(1)
+    for row in last.itertuples():
+        expected = status_of(row.model, row.optimizer, row.seed, "final") == "diverged"
+        assert row.diverged == expected
+        assert math.isnan(row.train_loss) == expected
+
+
+def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
+    one = pd.DataFrame(
+        {
+            "model": "mlp-4",
+            "family": "mlp",
+            "width": 4,
+            "parameters": 200,
+            "optimizer": "sgd",
+            "seed": 3,
+            "diverged": False,
+            "step": [0, 5, 10, 15],
+            "epoch": [0.0, 0.5, 1.0, 1.5],
+            "train_loss": [2.3, 0.5, 0.25, 0.28],
+            "train_accuracy": [0.1, 0.8, 0.9, 0.88],
+            "test_loss": [2.4, 0.6, 0.3, 0.33],
+            "test_accuracy": [0.1, 0.7, 0.85, 0.84],
+        }
+    )
+    other = one.assign(seed=4, train_loss=[2.3, 1.5, 1.0, NAN], diverged=[False] * 3 + [True])
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for frame, path in zip((one, other), paths, strict=True):
+        store.write_csv(frame, path)
+    found = tables.runs(paths, 0.3)
+    assert list(found["seed"]) == [3, 4]
+    assert list(found["steps_to_train_loss"].fillna(-1)) == [10, -1]
+    assert list(found["step"]) == [15, 15]
+    assert list(found["diverged"]) == [False, True]
+    assert found["train_loss"][0] == 0.28
+    assert math.isnan(found["train_loss"][1])
+    assert found["test_accuracy"][0] == 0.84
+
+
+def test_eigenvalues_are_ranked_from_the_outside(made, artefacts):
+    at = made["eigenvalues"].query("model == 'mlp-4' and optimizer == 'momentum'")
+    at = at.query("seed == 0 and point == 'final'")
+    stored = store.read(artefacts["hessian"][0], "final").variables
+    top = at[at["end"] == "top"]
+    assert list(top["rank"]) == [1, 2, 3]
+    np.testing.assert_array_equal(top["eigenvalue"], stored["top_eigenvalues"].values)
+    assert list(top["converged"]) == [True, True, False]
+    assert made["eigenvalues"]["converged"].dtype == bool
+    bottom = at[at["end"] == "bottom"]
+    np.testing.assert_array_equal(bottom["eigenvalue"], stored["bottom_eigenvalues"].values)
+
+
+def test_the_effective_rank_is_the_participation_ratio(tmp_path):
+    """tr(H)^2 / ||H||_F^2 from exact quadratures: 4 equal eigenvalues among 16 give 4."""
+    for rank in (1, 4, 16):
+        variables = {
+            "nodes": Variable(("probe", "node"), np.array([[0.0, 2.0]] * 3), "nats", "nodes"),
+            "weights": Variable(
+                ("probe", "node"), np.array([[1 - rank / 16, rank / 16]] * 3), "1", "weights"
+            ),
+        }
+        attributes = {"status": "ok", "step": 1, "trace": 1.0, "trace_se": 0.1, "products": 6}
+        identity = {"model": "m", "family": "mlp", "width": 1, "parameters": 16}
+        identity |= {"optimizer": "sgd", "seed": 0}
+        path = tmp_path / f"{rank}.h5"
+        store.write(path, {"final": Group(variables, attributes)}, identity)
+        assert tables.curvature([path])["effective_rank"][0] == pytest.approx(rank, rel=1e-12)
+
+
+def test_the_weights_of_every_probe_sum_to_one(made):
+    ok = made["spectrum"].query("status == 'ok'")
+    sums = ok.groupby(["model", "optimizer", "seed", "point", "probe"])["weight"].sum()
+    np.testing.assert_allclose(sums, 1.0, rtol=1e-12)
+
+
+def test_the_geometry_of_known_surfaces(made):
+    """Planes of 2 a^2 + b^2 and eigenplanes of 4 a^2 - b^2 / 2."""
+    ok = made["landscape"].query("status == 'ok'")
+    plane, eigenplane = (ok[ok["surface"] == s] for s in ("plane", "eigenplane"))
+    np.testing.assert_allclose(plane["curvature"], 3.0, rtol=1e-9)
+    np.testing.assert_allclose(plane["anisotropy"], 2.0, rtol=1e-9)
+    np.testing.assert_allclose(plane["cosine"], 0.01)
+    np.testing.assert_allclose(eigenplane["anisotropy"], -8.0, rtol=1e-9)
+    np.testing.assert_allclose(eigenplane["cosine"], 0.0)
+    assert (plane["convex_fraction"] == 1).all()
+    assert (eigenplane["convex_fraction"] == 0).all()
+    lines = ok[ok["surface"] == "line"]
+    assert sorted(lines["index"].unique()) == [0, 1]
+    assert lines["cosine"].isna().all()
+    assert lines["anisotropy"].isna().all()
+
+
+def test_rises_are_means_over_draws_with_their_standard_error(made, artefacts):
+    row = made["flatness"].query("model == 'mlp-4' and point == 'matched' and seed == 0").iloc[1]
+    rises = store.read(artefacts["flatness"][0], "matched/normalized").variables["rise"].values[1]
+    assert row["noise_radius"] == 0.2
+    assert row["rise"] == pytest.approx(rises.mean(), rel=1e-14)
+    assert row["rise_se"] == pytest.approx(rises.std(ddof=1) / 2, rel=1e-12)
+    assert row["draws"] == 4
+    assert set(made["flatness"]["noise"]) == {"normalized", "isotropic"}
+
+
+def test_null_bands_are_percentiles_of_the_null_trajectories(made, artefacts):
+    row = made["trajectory"].query("null == 'drift' and component == 2").iloc[0]
+    drawn = np.sort(
+        store.read(artefacts["trajectory"][0], "pca").variables["explained_drift"].values[:, 1]
+    )
+    assert drawn[0] < row["null_low"] < drawn[1]
+    assert drawn[-2] < row["null_high"] < drawn[-1]
+    assert row["null_mean"] == pytest.approx(drawn.mean(), rel=1e-12)
+    assert row["explained"] == 0.2
+
+
+def test_a_path_has_every_snapshot(made):
+    sizes = made["trajectory_path"].groupby(["model", "optimizer", "seed"]).size()
+    assert (sizes == 6).all()
+    last = made["trajectory_path"].groupby(["model", "optimizer", "seed"]).tail(1)
+    assert not last[["coordinate_1", "coordinate_2", "residual_distance"]].any(axis=None)
+
+
+def test_a_run_that_diverged_too_early_for_a_pca_has_its_rows_with_its_status(made):
+    """As in every other table: a run that is missing from a table is missed by nobody."""
+    rows = made["trajectory"].query("model == 'mlp-4' and optimizer == 'wild'")
+    assert set(rows["seed"]) == set(SEEDS)
+    assert (rows["status"] == "diverged").all()
+    assert rows["explained"].isna().all()
+
+
+def test_barriers_of_both_splits_and_measures(made):
+    ok = made["connectivity"].query("model == 'mlp-4'")
+    assert list(zip(ok["split"], ok["measure"], strict=True)) == [
+        ("train", "loss"),
+        ("train", "error"),
+        ("test", "loss"),
+        ("test", "error"),
+    ]
+    np.testing.assert_allclose(ok["barrier"], [0.25, 0.075] * 2)
+    assert (ok["barrier_t"] == 0.5).all()
+    path = made["connectivity_path"].query("model == 'mlp-4' and split == 'train'")
+    np.testing.assert_allclose(path["t"], np.linspace(0, 1, 5))
+    assert set(made["connectivity"]["status"]) == {"ok", "not reached"}

@@ -1,0 +1,238 @@
+"""Runs repeat themselves, record what happened, and say when they diverged."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lossgeo.models import build
+from lossgeo.objective import evaluate, make_objective
+from lossgeo.parameters import flatten
+from lossgeo.training import HISTORY, find_point, make_optimizer, spread, train
+
+SPEC = {"family": "mlp", "width": 6}
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Sixty images whose class is the brightest of three pixels: separable."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(60) % 3
+    inputs = 0.1 * torch.randn(60, 1, 3, 3, generator=generator)
+    inputs.view(60, 9)[torch.arange(60), 4 * targets] += 2.0
+    return inputs, targets
+
+
+def run(toy, *, dtype=torch.float32, seed=0, spec=SPEC, **changes):
+    inputs, targets = toy[0].to(dtype), toy[1]
+    model = build(spec, (1, 3, 3), 3, seed=seed).to(dtype)
+    objectives = [
+        make_objective(copy.deepcopy(model), inputs[part], targets[part], dtype=dtype)
+        for part in (slice(0, 40), slice(40, 60))
+    ]
+    settings = {
+        "optimizer": {"name": "SGD", "lr": 0.1},
+        "epochs": 3,
+        "batch_size": 16,
+        "evaluations_per_epoch": 2,
+        "snapshots_per_epoch": 1,
+        "generator": torch.Generator().manual_seed(seed),
+    }
+    start = flatten(model)
+    found = train(model, inputs, targets, *objectives, **settings | changes)
+    return found, start, model, objectives
+
+
+def test_one_seed_gives_the_same_bytes(toy):
+    (a, *_), (b, *_), (c, *_) = (run(toy, seed=seed) for seed in (1, 1, 2))
+    assert a.snapshots.tobytes() == b.snapshots.tobytes()
+    assert all(a.history[name].tobytes() == b.history[name].tobytes() for name in HISTORY)
+    assert a.snapshots.tobytes() != c.snapshots.tobytes()
+
+
+def test_the_order_of_the_data_is_the_generators(toy):
+    a, b = (run(toy, generator=torch.Generator().manual_seed(seed))[0] for seed in (1, 2))
+    np.testing.assert_array_equal(a.snapshots[0], b.snapshots[0])
+    assert (a.snapshots[-1] != b.snapshots[-1]).any()
+
+
+def test_training_draws_nothing_from_the_global_state(toy):
+    state = torch.get_rng_state()
+    run(toy)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_row_zero_is_the_initialisation(toy):
+    found, start, _, (on_train, on_test) = run(toy)
+    np.testing.assert_array_equal(found.snapshots[0], start)
+    assert found.snapshot_rows[0] == 0
+    assert (found.history["step"][0], found.history["epoch"][0]) == (0, 0.0)
+    assert found.history["train_loss"][0] == evaluate(on_train, start).loss
+    assert found.history["test_accuracy"][0] == evaluate(on_test, start).accuracy
+
+
+def test_steps_and_epochs_count_on_through_the_run(toy):
+    """60 samples in batches of 16: 4 steps an epoch, recorded at steps 2 and 4 of each."""
+    found, *_ = run(toy)
+    np.testing.assert_array_equal(found.history["step"], [0, 2, 4, 6, 8, 10, 12])
+    np.testing.assert_array_equal(found.history["epoch"], [0, 0.5, 1, 1.5, 2, 2.5, 3])
+    assert set(found.history) == set(HISTORY)
+    assert not found.diverged
+
+
+def test_snapshots_are_at_the_ends_of_epochs(toy):
+    found, _, model, _ = run(toy)
+    np.testing.assert_array_equal(found.history["epoch"][found.snapshot_rows], [0, 1, 2, 3])
+    np.testing.assert_array_equal(found.snapshots[-1], flatten(model))
+
+
+def test_every_recorded_loss_is_the_objectives_at_its_snapshot(toy):
+    found, _, _, (on_train, on_test) = run(toy)
+    for theta, row in zip(found.snapshots, found.snapshot_rows, strict=True):
+        theta = torch.from_numpy(theta)
+        assert found.history["train_loss"][row] == evaluate(on_train, theta).loss
+        assert found.history["train_accuracy"][row] == evaluate(on_train, theta).accuracy
+        assert found.history["test_loss"][row] == evaluate(on_test, theta).loss
+
+
+def test_more_snapshots_than_evaluations_are_all_recorded(toy):
+    found, *_ = run(toy, snapshots_per_epoch=4, evaluations_per_epoch=1)
+    np.testing.assert_array_equal(found.history["step"][found.snapshot_rows], np.arange(13))
+
+
+@pytest.mark.parametrize(
+    ("steps", "parts", "expected"),
+    [
+        (10, 1, {10}),
+        (10, 2, {5, 10}),
+        (469, 10, {47, 94, 141, 188, 234, 281, 328, 375, 422, 469}),
+        (3, 3, {1, 2, 3}),
+        (2, 5, {1, 2}),
+        (1, 4, {1}),
+    ],
+)
+def test_spread_takes_even_steps_and_the_last(steps, parts, expected):
+    assert spread(steps, parts) == expected
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"name": "SGD", "lr": 0.5},
+        {"name": "SGD", "lr": 0.1, "momentum": 0.9},
+        {"name": "Adam", "lr": 0.05},
+        {"name": "AdamW", "lr": 0.05, "weight_decay": 0.01},
+    ],
+    ids=lambda spec: spec["name"],
+)
+def test_a_separable_problem_is_learned(toy, optimizer):
+    found, *_ = run(toy, optimizer=optimizer, epochs=30)
+    assert found.history["train_loss"][-1] < 0.1
+    assert found.history["train_accuracy"][-1] == 1.0
+    assert found.history["test_accuracy"][-1] == 1.0
+
+
+def test_a_convolutional_network_trains_too(toy):
+    spread_out = nn.functional.interpolate(toy[0], size=(8, 8))
+    model = build({"family": "cnn", "width": 2}, (1, 8, 8), 3, seed=0)
+    objective = make_objective(copy.deepcopy(model), spread_out, toy[1])
+    found = train(
+        model,
+        spread_out,
+        toy[1],
+        objective,
+        objective,
+        optimizer={"name": "Adam", "lr": 0.01},
+        epochs=15,
+        batch_size=20,
+        evaluations_per_epoch=1,
+        snapshots_per_epoch=1,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert found.history["train_loss"][-1] < 0.3 < found.history["train_loss"][0]
+
+
+def test_momentum_is_the_heavy_ball(toy):
+    """v <- m v + grad; theta <- theta - lr v, on full batches in float64."""
+    found, theta, model, _ = run(
+        toy,
+        dtype=torch.float64,
+        optimizer={"name": "SGD", "lr": 0.2, "momentum": 0.9},
+        epochs=8,
+        batch_size=60,
+        evaluations_per_epoch=1,
+    )
+    names = [(name, p.shape, p.numel()) for name, p in model.named_parameters()]
+
+    def loss(theta):
+        parts = {
+            name: part.view(shape)
+            for (name, shape, _), part in zip(
+                names, theta.split([n for *_, n in names]), strict=True
+            )
+        }
+        logits = torch.func.functional_call(model, parts, (toy[0].double(),))
+        return nn.functional.cross_entropy(logits, toy[1])
+
+    velocity = torch.zeros_like(theta)
+    for _ in range(8):
+        velocity = 0.9 * velocity + torch.func.grad(loss)(theta)
+        theta = theta - 0.2 * velocity
+    torch.testing.assert_close(flatten(model), theta, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(found.snapshots[-1], theta, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("spec", [SPEC, {"family": "mlp", "width": 3}])
+def test_divergence_is_recorded_and_stops_the_run(toy, spec):
+    found, *_ = run(toy, spec=spec, optimizer={"name": "SGD", "lr": 1e20}, epochs=50)
+    assert found.diverged
+    assert len(found.history["step"]) < 1 + 50 * 2, "the rest of the run is spared"
+    finite = np.isfinite(found.snapshots).all(axis=1)
+    assert finite[:-1].all()
+    assert finite[0]
+    assert not finite[-1]
+    last = found.snapshot_rows[-1]
+    assert last == len(found.history["step"]) - 1
+    for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        assert math.isnan(found.history[name][last])
+        assert len(found.history[name]) == len(found.history["step"])
+
+
+def test_optimizers_take_the_configs_arguments():
+    parameters = [nn.Parameter(torch.zeros(2))]
+    adam = make_optimizer(parameters, {"name": "Adam", "lr": 0.3, "betas": [0.5, 0.6]})
+    assert isinstance(adam, torch.optim.Adam)
+    assert adam.defaults["lr"] == 0.3
+    assert tuple(adam.defaults["betas"]) == (0.5, 0.6)
+    sgd = make_optimizer(parameters, {"name": "SGD", "lr": 0.1, "momentum": 0.9, "nesterov": True})
+    assert sgd.defaults["nesterov"]
+
+
+EPOCHS = np.array([0.0, 0.5, 1.0, 1.5, 2.0])
+LOSSES = np.array([2.3, 0.9, 0.3, 0.4, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("point", "matched", "expected"),
+    [
+        ("init", 0.1, 0),
+        ("final", 0.1, 4),
+        ("epoch1", 0.1, 2),
+        ("epoch2", 0.1, 4),
+        ("epoch3", 0.1, None),
+        ("matched", 0.3, 2),
+        ("matched", 0.35, 2),
+        ("matched", 0.1, 4),
+        ("matched", 5.0, 0),
+        ("matched", 0.05, None),
+    ],
+)
+def test_points_of_a_run(point, matched, expected):
+    assert find_point(point, EPOCHS, LOSSES, matched) == expected
+
+
+def test_a_loss_of_nan_matches_nothing():
+    assert find_point("matched", EPOCHS, np.full(5, math.nan), 0.5) is None
