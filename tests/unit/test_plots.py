@@ -89,7 +89,7 @@ def test_a_figure_is_drawn_without_a_warning_and_says_how_much_it_shows(
     figure = draw(name, tables, artefacts, experiment)
     assert saved(figure, "png").startswith(b"\x89PNG")
     text = words(figure)
-    assert re.search(r"seeds?\b", text), "how many seeds, or which"
+    assert re.search(r"seeds?\b|no run", text), "how many seeds, or which, or that there are none"
     for axis in figure.axes:
         for label in (axis.get_xlabel(), axis.get_ylabel()):
             assert "_" not in label, "axes are labelled in words"
