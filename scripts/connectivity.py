@@ -41,7 +41,7 @@ def main(snakemake) -> None:
     t = np.linspace(0.0, 1.0, config["connectivity"]["points"])
     groups = {}
     for split in ("train", "test"):
-        objective = probe.load_objective(config, split, config["samples"])
+        objective = probe.load_objective(snakemake.input.data, config, split, config["samples"])
         profile = paths.profile(objective, paths.straight_line(a.theta, b.theta), t)
         print(f"{split}: loss barrier {profile.loss_barrier.height:.4g} nats")
         groups[split] = as_group(profile)

@@ -98,7 +98,7 @@ def main(snakemake) -> None:
     config, snapshots = snakemake.params.config, snakemake.input.snapshots
     identity = probe.run_identity(snapshots)
     settings, seed = config["landscape"], identity["seed"]
-    objective = probe.load_objective(config, **config["objective"])
+    objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name, config["matched_loss"])

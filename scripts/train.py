@@ -26,20 +26,20 @@ UNITS = {
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, seed = snakemake.params.config, int(snakemake.wildcards.seed)
-    folder, data, spec = config["folder"], config["data"], config["model"]
+    files, data, spec = snakemake.input.data, config["data"], config["model"]
     device = choose_device(config["device"])
-    model = build(spec, *probe.load_shape(folder), seed=derive_seed("initialisation", seed))
+    model = build(spec, *probe.load_shape(files), seed=derive_seed("initialisation", seed))
     layout = layout_of(model)
     evaluation = {
         split: probe.load_objective(
-            config, split, config["evaluation_samples"], purpose="evaluation"
+            files, config, split, config["evaluation_samples"], purpose="evaluation"
         )
         for split in ("train", "test")
     }
     torch.manual_seed(derive_seed("dropout", seed))
     run = train(
         model,
-        *probe.load_split(folder, data, "train"),
+        *probe.load_split(files, data, "train"),
         evaluation["train"],
         evaluation["test"],
         optimizer=config["optimizer"],

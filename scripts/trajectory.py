@@ -21,7 +21,7 @@ def main(snakemake) -> None:
     complete = bool(finite.all())
     groups = {}
     if len(snapshots) > components:
-        objective = probe.load_objective(config, **config["objective"])
+        objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
         pca = trajectory.pca(snapshots, snapshots[-1], components)
         nulls = trajectory.null_explained(
             trajectory.step_gram(snapshots),
@@ -91,6 +91,7 @@ def main(snakemake) -> None:
             {"snapshots": sha256(snakemake.input.snapshots)},
             **identity,
             status="ok" if complete else "diverged",
+            components=components,
         ),
     )
 

@@ -20,27 +20,27 @@ def hessian_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
     per block and kept; a product then costs one backward pass through it:
     H v = grad (g' v), g = grad L (Pearlmutter 1994). Memory grows with the number of samples.
     """
-    theta = theta.to(objective.device, objective.dtype)
-    leaves = {
-        name: part.clone().requires_grad_()
-        for name, part in unflatten(theta, objective.layout).items()
-    }
-    inputs_of_grad = tuple(leaves.values())
-    gradients = [
-        torch.autograd.grad(
-            loss_of_block(objective, leaves, inputs, targets), inputs_of_grad, create_graph=True
-        )
-        for inputs, targets in objective.blocks
-    ]
+    leaves = _leaves(objective, theta)
+    wanted = tuple(leaves.values())
+    kept = []  # per block: the gradient's tensors that depend on theta, and which they are
+    for inputs, targets in objective.blocks:
+        loss = loss_of_block(objective, leaves, inputs, targets)
+        parts = torch.autograd.grad(loss, wanted, create_graph=True, materialize_grads=True)
+        depending = [i for i, part in enumerate(parts) if part.requires_grad]
+        kept.append((depending, [parts[i] for i in depending]))
 
     def matvec(v: Tensor) -> Tensor:
         parts = tuple(unflatten(v, objective.layout).values())
         total = torch.zeros_like(v)
-        for gradient in gradients:
+        for depending, gradient_parts in kept:
             product = torch.autograd.grad(
-                gradient, inputs_of_grad, parts, retain_graph=True, materialize_grads=True
+                gradient_parts,
+                wanted,
+                [parts[i] for i in depending],
+                retain_graph=True,
+                materialize_grads=True,
             )
-            total += torch.cat([part.reshape(-1) for part in product])
+            total += _joined(product)
         return total
 
     return LambdaOperator(
@@ -50,16 +50,11 @@ def hessian_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
 
 def gradient(objective: Objective, theta: Tensor) -> Tensor:
     """grad L(theta), (P,)."""
-    theta = theta.to(objective.device, objective.dtype)
-    leaves = {
-        name: part.clone().requires_grad_()
-        for name, part in unflatten(theta, objective.layout).items()
-    }
-    total = torch.zeros_like(theta)
+    leaves = _leaves(objective, theta)
+    total = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
     for inputs, targets in objective.blocks:
         loss = loss_of_block(objective, leaves, inputs, targets)
-        parts = torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True)
-        total += torch.cat([part.reshape(-1) for part in parts])
+        total += _joined(torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True))
     return total
 
 
@@ -105,8 +100,11 @@ def spectrum(
     2019), its first entry is z'Hz / P, Hutchinson's sample of trace / P, and its outermost
     eigenpairs approach those of H. These are taken from the first run; while a wanted pair has a
     residual of `tolerance * |lambda|` or more, Lanczos runs again from the sum of the wanted Ritz
-    vectors, with twice the steps, up to `max_steps`. What has not converged by then says so. An
-    operator that is not finite has NaN for everything.
+    vectors, with twice the steps, up to `max_steps`. What has not converged by then says so.
+
+    A Krylov space holds one eigenvector of a multiple eigenvalue: copies are not counted, and where
+    an operator has fewer distinct eigenvalues than wanted, the rest is NaN. So is everything of an
+    operator that is not finite.
 
     Raises ValueError where more eigenpairs are wanted than a run has steps.
     """
@@ -134,28 +132,35 @@ def spectrum(
 
     pairs, spent = _extremes(operator, first, top, bottom, tolerance)
     products += spent
-    while not all(p.converged.all() for p in pairs) and steps < max_steps:
+    closed = first.iterations < steps  # the Krylov space has no more eigenpairs to give
+    while not (closed or all(p.converged.all() for p in pairs)) and steps < max_steps:
         steps = min(2 * steps, max_steps)
         start = torch.cat([p.vectors for p in pairs]).sum(0)
         krylov = lanczos_tridiagonal(operator, start, steps)
         pairs, spent = _extremes(operator, krylov, top, bottom, tolerance)
+        closed = krylov.iterations < steps
         products += krylov.iterations + spent
 
     error = samples.std(ddof=1) / math.sqrt(probes) if probes > 1 else math.nan
     return Spectrum(*pairs, nodes, weights, float(samples.mean()), float(error), products)
 
 
+def _leaves(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
+    """theta (P,) as named tensors to differentiate by."""
+    named = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
+    return {name: part.clone().requires_grad_() for name, part in named.items()}
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """One vector (P,) of tensors in the layout's order."""
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
 def _undefined(size: int, top: int, bottom: int, probes: int, steps: int) -> Spectrum:
     """The spectrum of an operator that is not finite."""
-
-    def pairs(count: int) -> Eigenpairs:
-        nothing = np.full(count, math.nan)
-        return Eigenpairs(
-            nothing, torch.full((count, size), math.nan), nothing, np.zeros(count, dtype=bool)
-        )
-
     nodes = np.full((probes, steps), math.nan)
-    return Spectrum(pairs(top), pairs(bottom), nodes, np.zeros_like(nodes), math.nan, math.nan, 1)
+    pairs = (_padded(np.empty(0), torch.empty(0, size), np.empty(0), 0.0, n) for n in (top, bottom))
+    return Spectrum(*pairs, nodes, np.zeros_like(nodes), math.nan, math.nan, 1)
 
 
 def _tridiagonal_eigh(krylov) -> tuple[np.ndarray, np.ndarray]:
@@ -169,30 +174,28 @@ def _extremes(
     operator: CurvatureOperator, krylov, top: int, bottom: int, tolerance: float
 ) -> tuple[tuple[Eigenpairs, Eigenpairs], int]:
     """Top and bottom eigenpairs of a Lanczos run, and the products that their residuals took."""
-    values, vectors = _tridiagonal_eigh(krylov)
+    values, coefficients = _tridiagonal_eigh(krylov)
     basis = torch.stack(krylov.basis)  # (m, P)
-    ends = (range(len(values) - 1, len(values) - 1 - top, -1), range(bottom))
-    return (
-        tuple(
-            _pairs(operator, basis, values[list(end)], vectors[:, list(end)], tolerance)
-            for end in ends
-        ),
-        top + bottom,
-    )
+    order = range(len(values))
+    pairs = []
+    for chosen, wanted in ((list(order)[::-1][:top], top), (list(order)[:bottom], bottom)):
+        ritz = torch.from_numpy(coefficients[:, chosen].T.copy()).to(basis) @ basis  # (k, P)
+        residuals = np.array(
+            [
+                float((operator.matvec(v) - float(value) * v).norm() / v.norm())
+                for value, v in zip(values[chosen], ritz, strict=True)
+            ]
+        )
+        pairs.append(_padded(values[chosen], ritz, residuals, tolerance, wanted))
+    return tuple(pairs), sum(len(p.values) for p in pairs)
 
 
-def _pairs(
-    operator: CurvatureOperator,
-    basis: Tensor,
-    values: np.ndarray,
-    coefficients: np.ndarray,
-    tolerance: float,
+def _padded(
+    values: np.ndarray, vectors: Tensor, residuals: np.ndarray, tolerance: float, wanted: int
 ) -> Eigenpairs:
-    ritz = torch.from_numpy(coefficients.T.copy()).to(basis) @ basis  # (k, P)
-    residuals = np.array(
-        [
-            float((operator.matvec(v) - float(value) * v).norm() / v.norm())
-            for value, v in zip(values, ritz, strict=True)
-        ]
-    )
-    return Eigenpairs(values, ritz, residuals, residuals < tolerance * np.abs(values))
+    """Eigenpairs, with NaN for those of the `wanted` that were not found."""
+    missing = wanted - len(values)
+    values = np.pad(values, (0, missing), constant_values=math.nan)
+    residuals = np.pad(residuals, (0, missing), constant_values=math.nan)
+    vectors = torch.nn.functional.pad(vectors, (0, 0, 0, missing), value=math.nan)
+    return Eigenpairs(values, vectors, residuals, residuals < tolerance * np.abs(values))

@@ -178,7 +178,7 @@ def read_idx(path: Path | str) -> np.ndarray:
     """
     content = Path(path).read_bytes()
     axes = content[3] if len(content) > 3 else 0
-    if content[:3] != b"\0\0\x08" or not axes:
+    if content[:3] != b"\0\0\x08" or not axes or len(content) < 4 + 4 * axes:
         raise DataError(f"data file {path} is not an IDX file of unsigned bytes")
     shape = np.frombuffer(content, ">i4", axes, offset=4)
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)

@@ -23,7 +23,7 @@ def code_digests(script: Path | str, root: Path | str) -> dict[str, str]:
         path = waiting.pop()
         if path not in reached:
             reached.add(path)
-            waiting += [p for name in _imports(path) for p in _module_files(name, root)]
+            waiting += [p for name in _imports(path, root) for p in _module_files(name, root)]
     return {str(path.relative_to(root)): _digest(path) for path in sorted(reached)}
 
 
@@ -36,14 +36,17 @@ def module_digests(module: str, root: Path | str) -> dict[str, str]:
 
 
 @functools.cache
-def _imports(path: Path) -> tuple[str, ...]:
+def _imports(path: Path, root: Path) -> tuple[str, ...]:
     """Dotted names that a source file imports; `from a import b` counts as a and as a.b."""
     names = []
+    package = path.relative_to(root).parent.parts
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
     return tuple(names)
 
 

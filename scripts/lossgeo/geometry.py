@@ -28,8 +28,9 @@ def line_geometry(
     """The geometry of a line, loss (A,) over evenly spaced alphas (A,) with 0 in the middle.
 
     The curvature is the second difference at the centre, [L(h) - 2 L(0) + L(-h)] / h^2, an estimate
-    of d'Hd. A line that is not finite has NaN for every quantity its gaps touch.
+    of d'Hd. Where the line is not finite, every quantity that its gaps touch is NaN.
     """
+    loss = np.where(np.isfinite(loss), loss, np.nan)
     second = np.diff(loss, 2) / (alphas[1] - alphas[0]) ** 2
     radius, censored = _radius(alphas, loss, rise)
     return Geometry(
@@ -58,6 +59,7 @@ def plane_geometry(
     and the ratio of the eigenvalue of larger to that of smaller magnitude. The radius is the mean
     over the rays along the grid's rows, columns and diagonals through the centre.
     """
+    loss = np.where(np.isfinite(loss), loss, np.nan)
     a, b = len(alphas) // 2, len(betas) // 2
     step_a, step_b = alphas[1] - alphas[0], betas[1] - betas[0]
     hessian = _grid_hessian(loss, step_a, step_b)  # (A - 2, B - 2, 2, 2)
@@ -145,8 +147,8 @@ def _ray(distance: np.ndarray, loss: np.ndarray, rise: float) -> tuple[float, bo
     if not len(above):
         return float(distance[-1]), True
     i = above[0]
-    if i == 0 or not np.isfinite(loss[i]):
-        return (np.nan, False) if i == 0 else (float(distance[i]), False)
+    if np.isnan(loss[i]):
+        return np.nan, False
     share = (loss[0] + rise - loss[i - 1]) / (loss[i] - loss[i - 1])
     return float(distance[i - 1] + share * (distance[i] - distance[i - 1])), False
 

@@ -124,8 +124,14 @@ def _check(model: nn.Module, reference: str, input_shape: tuple[int, ...], class
             f"{reference}: the model has buffers ({', '.join(buffers[:3])}), which are state "
             "outside theta; replace batch normalisation by group or layer normalisation"
         )
-    with torch.no_grad():
-        shape = tuple(model.eval()(torch.zeros(2, *input_shape)).shape)
+    try:
+        with torch.no_grad():
+            shape = tuple(model.eval()(torch.zeros(2, *input_shape)).shape)
+    except Exception as error:
+        raise ModelError(
+            f"{reference}: the model failed on 2 images of {input_shape}, expected outputs "
+            f"(2, {classes}): {error!r}"
+        ) from error
     model.train()
     if shape != (2, classes):
         raise ModelError(f"{reference}: 2 images of {input_shape} gave {shape}, not (2, {classes})")

@@ -97,13 +97,14 @@ def evaluate(objective: Objective, theta: Tensor) -> Evaluation:
     """Loss, standard error and accuracy at theta (P,); all NaN where theta is not finite.
 
     The standard error is that of the mean of N samples, s / sqrt(N) with s^2 the unbiased variance.
-    Infinite and NaN losses are returned as they are.
+    Infinite and NaN losses are returned as they are; with a NaN loss the accuracy is NaN too.
     """
     if not torch.isfinite(theta).all():
         return Evaluation(math.nan, math.nan, math.nan)
     losses, correct = sample_losses(objective, theta)
     mean, standard_error = mean_and_error(losses)
-    return Evaluation(mean, standard_error, float(correct.double().mean()))
+    accuracy = math.nan if math.isnan(mean) else float(correct.double().mean())
+    return Evaluation(mean, standard_error, accuracy)
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

@@ -56,6 +56,7 @@ def profile(objective: Objective, path: Callable[[float], Tensor], t: np.ndarray
         scored = [sample_losses(objective, theta) for theta in thetas]
         losses = torch.stack([loss for loss, _ in scored]).double()  # (T, N)
         errors = torch.stack([~correct for _, correct in scored]).double()
+        errors[losses.isnan()] = torch.nan
     else:
         losses = errors = torch.full((len(t), objective.samples), torch.nan, dtype=torch.float64)
     loss, loss_se = np.array([mean_and_error(row) for row in losses]).T

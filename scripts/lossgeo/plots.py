@@ -646,14 +646,15 @@ def _title_and_legend(axis: Axes, title: str) -> None:
     """A title, and under it, above the panel, the legend: nothing covers the curves."""
     handles, labels = axis.get_legend_handles_labels()
     columns = 2 if sum(map(len, labels)) > 24 else 4
-    axis.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.98),
-        ncols=min(columns, len(handles) or 1),
-        handlelength=1.2,
-        columnspacing=1.0,
-        borderpad=0.1,
-    )
+    if handles:
+        axis.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0.98),
+            ncols=min(columns, len(handles)),
+            handlelength=1.2,
+            columnspacing=1.0,
+            borderpad=0.1,
+        )
     lines = -(-len(handles) // columns)
     axis.set_title(title, pad=4 + lines * 1.5 * matplotlib.rcParams["legend.fontsize"])
 

@@ -1,6 +1,6 @@
 """What a stage probes: the objective of a run, and theta at its points."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from lossgeo import store
-from lossgeo.data import FILES, as_tensors, load, subset
+from lossgeo.data import as_tensors, load, subset
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, numpy_generator
 from lossgeo.objective import Objective, make_objective
 from lossgeo.training import find_point
 
-SPLITS = {"train": FILES[:2], "test": FILES[2:]}
+SPLITS = {"train": slice(0, 2), "test": slice(2, 4)}  # of data.FILES
 
 IDENTITY = ("model", "family", "width", "parameters", "optimizer", "seed")
 
@@ -29,20 +29,21 @@ class Point:
 
 
 def load_split(
-    folder: Path | str,
+    files: Sequence[Path | str],
     data: Mapping,
     split: str,
     samples: int | None = None,
     *,
     purpose: str = "objective",
 ) -> tuple[Tensor, Tensor]:
-    """Inputs (n, 1, height, width) and targets (n,) of a split of the data set in `folder`.
+    """Inputs (n, 1, height, width) and targets (n,) of a split of the data set in `files`.
 
-    `data` is what `study.get_data_spec` returns: which seeded subset of the files the study calls
+    `files` are the four of `data.FILES`, in that order. `data` is what `study.get_data_spec`
+    returns: which seeded subset of the files the study calls
     its split. `samples` draws a further subset of that, of at most that size, which belongs to
     `purpose`: two purposes draw independently.
     """
-    pixels, classes = load(*(Path(folder) / name for name in SPLITS[split]))
+    pixels, classes = load(*files[SPLITS[split]])
     chosen = subset(len(pixels), data[f"{split}_samples"], generator=numpy_generator("data", split))
     if samples is not None and samples < len(chosen):
         generator = numpy_generator(purpose, split)
@@ -50,23 +51,27 @@ def load_split(
     return as_tensors(pixels[chosen], classes[chosen], data["mean"], data["std"])
 
 
-def load_shape(folder: Path | str) -> tuple[tuple[int, ...], int]:
+def load_shape(files: Sequence[Path | str]) -> tuple[tuple[int, ...], int]:
     """Shape of one input (channels, height, width), and the number of classes."""
-    pixels, classes = load(*(Path(folder) / name for name in SPLITS["test"]))
+    pixels, classes = load(*files[SPLITS["test"]])
     return (1, *pixels.shape[1:]), int(classes.max()) + 1
 
 
 def load_objective(
-    config: Mapping, split: str, samples: int, *, purpose: str = "objective"
+    files: Sequence[Path | str],
+    config: Mapping,
+    split: str,
+    samples: int,
+    *,
+    purpose: str = "objective",
 ) -> Objective:
     """The objective of a model on a fixed, seeded subset of a split: the same one for every run.
 
-    `config` says which `model`, on which `data` in which `folder`, and on which `device`.
+    `config` says which `model`, on which `data` from `files`, and on which `device`.
     """
-    folder = config["folder"]
     return make_objective(
-        build(config["model"], *load_shape(folder)),
-        *load_split(folder, config["data"], split, samples, purpose=purpose),
+        build(config["model"], *load_shape(files)),
+        *load_split(files, config["data"], split, samples, purpose=purpose),
         device=choose_device(config["device"]),
     )
 

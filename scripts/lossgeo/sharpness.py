@@ -24,8 +24,9 @@ def average_rise(
     d ~ N(0, I), normalised to theta as `normalization` says (see `directions.normalize`); with
     `none` the radius is the standard deviation of the noise on every parameter. d and -d are
     equally likely, so taking both changes no expectation and cancels the slope, which at small
-    radii is all that a single draw would show. One draw serves all radii. To second order the mean
-    over draws is r^2 / 2 E[d'Hd]. NaN where theta is not finite.
+    radii is all that a single draw would show. One draw serves all radii. While no ReLU
+    switches, the mean over draws is r^2 / 2 E[d'Hd] to second order; at larger radii the kinks add
+    to it. NaN where theta is not finite.
     """
     base = evaluate(objective, theta).loss
     rises = np.empty((len(radii), draws))

@@ -289,7 +289,10 @@ def _check_factories(config: Mapping) -> None:
     factories = {n: spec for n, spec in config["models"].items() if "factory" in spec}
     if not factories:
         return
-    input_shape, classes = _data_shape(config)
+    try:
+        input_shape, classes = _data_shape(config)
+    except DataError as error:
+        raise ConfigError(f"config key data.folder: {error}") from error
     program = (
         "import sys, json; sys.path.insert(0, sys.argv[1]); from lossgeo import models\n"
         "for name, spec in json.loads(sys.argv[2]).items():\n"
@@ -322,9 +325,12 @@ def _data_shape(config: Mapping) -> tuple[Sequence[int], int]:
 
 
 def _deepest(error):
-    """The most telling error of those that a failed anyOf, then or else collects."""
+    """Of a failed anyOf: the error deeper inside that one branch points at, or the anyOf itself."""
     while error.context:
-        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "const"))
+        inside = max(error.context, key=lambda e: len(e.absolute_path))
+        if len(inside.absolute_path) == len(error.absolute_path):
+            break
+        error = inside
     return error
 
 

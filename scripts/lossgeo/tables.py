@@ -226,25 +226,40 @@ def flatness(paths: Paths) -> pd.DataFrame:
 def trajectory(paths: Paths) -> pd.DataFrame:
     """One row per principal component of a run and kind of null trajectory."""
     rows = []
-    for path in _with_pca(paths):
+    for path in paths:
+        attributes = store.attributes(path)
+        known = _run(path) | {"status": attributes["status"]}
+        if not _has_pca(path):
+            components = attributes["components"]
+            rows += [
+                known | {"component": component, "null": null}
+                for null in NULLS
+                for component in range(1, components + 1)
+            ]
+            continue
         variables = store.read(path, "pca").variables
-        for null in ("random_walk", "drift", "shuffled"):
+        for null in NULLS:
             drawn = variables[f"explained_{null}"].values  # (draws, components)
             low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
             for i, component in enumerate(variables["component"].values):
                 rows.append(
-                    _run(path)
-                    | {"status": store.attributes(path)["status"], "component": component}
-                    | {"explained": variables["explained"].values[i], "null": null}
+                    known
+                    | {"component": component, "null": null}
+                    | {"explained": variables["explained"].values[i]}
                     | {"null_mean": drawn[:, i].mean(), "null_low": low[i], "null_high": high[i]}
                 )
-    return pd.DataFrame(rows, columns=_columns(rows, (*RUN, "status", "component", "explained")))
+    columns = ("component", "null", "explained", "null_mean", "null_low", "null_high")
+    return pd.DataFrame(rows, columns=[*RUN, "status", *columns])
 
 
 def trajectory_path(paths: Paths) -> pd.DataFrame:
     """One row per snapshot: where it lies in the PCA plane, how far off it, and its true loss."""
     frames = []
-    for path in _with_pca(paths):
+    for path in paths:
+        known = _run(path) | {"status": store.attributes(path)["status"]}
+        if not _has_pca(path):
+            frames.append(pd.DataFrame([known]))
+            continue
         variables = store.read(path, "pca").variables
         frame = pd.DataFrame(
             {
@@ -257,7 +272,7 @@ def trajectory_path(paths: Paths) -> pd.DataFrame:
                 "loss_se": variables["loss_se"].values,
             }
         )
-        frames.append(_with(_run(path), frame))
+        frames.append(_with(known, frame))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN)
 
 
@@ -312,6 +327,7 @@ def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 EIGENPAIR = ("eigenvalues", "residuals", "converged")
+NULLS = ("random_walk", "drift", "shuffled")
 AXES = {"line": ("alpha",), "plane": ("alpha", "beta"), "eigenplane": ("alpha", "beta")}
 
 
@@ -322,9 +338,9 @@ def _points(paths: Paths, *names: str) -> Iterator[tuple[Path | str, str, store.
             yield path, point, store.read(path, point, names)
 
 
-def _with_pca(paths: Paths) -> list:
-    """The files of runs that had enough finite snapshots for a PCA."""
-    return [path for path in paths if "pca" in store.subgroups(path)]
+def _has_pca(path: Path | str) -> bool:
+    """Whether the run had enough finite snapshots for a PCA."""
+    return "pca" in store.subgroups(path)
 
 
 def _identity(path: Path | str, names: Sequence[str]) -> dict:

@@ -34,7 +34,7 @@ def pca(snapshots: np.ndarray, origin: np.ndarray, components: int) -> PCA:
         raise ValueError(f"PCA needs at least 3 snapshots, found {len(snapshots)}")
     centred = snapshots - snapshots.mean(0, dtype=np.float64)
     values, vectors = _descending_eigh(centred @ centred.T)
-    if values[components - 1] <= 1e-12 * values[0]:
+    if components > len(values) or values[components - 1] <= 1e-12 * values[0]:
         raise ValueError(f"the snapshots span fewer than {components} dimensions")
     axes = (vectors[:, :components].T @ centred) / np.sqrt(values[:components, None])
     displaced = snapshots - origin.astype(np.float64)
@@ -137,14 +137,17 @@ def null_explained(
 def plane_grid(coordinates: np.ndarray, points: int, margin: float) -> np.ndarray:
     """Evenly spaced grid (points,) that covers coordinates (S,) and has 0 on it.
 
-    `margin` is what is added on each side, as a share of the range. The grid is shifted by less
-    than one step so that 0, the last snapshot, is one of its points.
+    `margin` is what is added on each side at least, as a share of the range. Of the grids with 0,
+    the last snapshot, on one of their points, it is the finest that covers all this.
     """
     low, high = min(coordinates.min(), 0.0), max(coordinates.max(), 0.0)
-    extent = (high - low) * (1 + 2 * margin)
-    step = extent / (points - 1)
-    first = round((low - margin * (high - low)) / step)
-    return step * np.arange(first, first + points)
+    low, high = low - margin * (high - low), high + margin * (high - low)
+    below = np.arange(points)  # candidates: how many points lie below 0
+    above = below[::-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.fmax(-low / below, high / above)
+    best = int(np.argmin(steps))
+    return steps[best] * np.arange(-best, points - best)
 
 
 def _descending_eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -56,7 +56,8 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
                 identity = identity_of(model, optimizer, seed)
                 found = groups(model, optimizer, seed, rng)
                 if stage == "trajectory":
-                    identity["status"] = status_of(model, optimizer, seed, "final")
+                    status = status_of(model, optimizer, seed, "final")
+                    identity |= {"status": status, "components": 3}
                 store.write(files[stage][-1], found, store.provenance({}, {}, {}, **identity))
         if optimizer == "momentum" and len(seeds) > 1:
             files["pairs"].append(folder / model / optimizer / "seed0-seed1.h5")

@@ -223,7 +223,10 @@ def test_null_bands_are_percentiles_of_the_null_trajectories(made, artefacts):
 
 
 def test_a_path_has_every_snapshot(made):
-    sizes = made["trajectory_path"].groupby(["model", "optimizer", "seed"]).size()
+    path = made["trajectory_path"]
+    lost = (path["model"] == "mlp-4") & (path["optimizer"] == "wild")
+    assert path.loc[lost, "loss"].isna().all()
+    sizes = path[~lost].groupby(["model", "optimizer", "seed"]).size()
     assert (sizes == 6).all()
     last = made["trajectory_path"].groupby(["model", "optimizer", "seed"]).tail(1)
     assert not last[["coordinate_1", "coordinate_2", "residual_distance"]].any(axis=None)

@@ -52,7 +52,6 @@ def get_probe_section(model, **entries):
     return get_section(
         model=config["models"][model],
         data=study.get_data_spec(config),
-        folder=config["data"]["folder"],
         device=config["device"],
         **entries,
     )
