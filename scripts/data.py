@@ -4,7 +4,7 @@ from lossgeo import data, job
 
 
 def main(snakemake) -> None:
-    config = snakemake.params.config
+    config = snakemake.config["data"]
     way = data.fetch(config["name"], config["folder"], config["source"])
     print(f"{config['name']} came by way of {way}; all checksums match")
 

