@@ -437,14 +437,14 @@ def trajectory(tables: Tables, files: Files, experiment: Mapping, style: Mapping
         distances.set_xlabel("epochs")
 
         rows = explained[(explained["model"] == cell[0]) & (explained["optimizer"] == cell[1])]
-        for number, (null, part) in enumerate(rows.groupby("null", sort=False)):
+        for number, (null, part) in enumerate(rows.groupby("null_model", sort=False)):
             band = part.groupby("component")[["null_low", "null_mean", "null_high"]].mean()
             colour, name = COLOURS[number + 2], str(null).replace("_", " ")
             shares.fill_between(
                 band.index, band["null_low"], band["null_high"], color=colour, alpha=0.3, lw=0
             )
             shares.plot(band.index, band["null_mean"], color=colour, lw=0.8, label=name)
-        for _, run in rows[rows["null"] == "random_walk"].groupby("seed"):
+        for _, run in rows[rows["null_model"] == "random_walk"].groupby("seed"):
             shares.plot(run["component"], run["explained"], "ko-", ms=2, lw=0.5)
         shares.plot([], [], "ko-", ms=2, label="run")
         shares.set(yscale="log", xlabel="component")

@@ -83,7 +83,7 @@ COLUMNS = {
     "draws": ("1", "number of random directions, each used both ways"),
     "component": ("1", "principal component"),
     "explained": ("1", "fraction of the trajectory's variance that the component explains"),
-    "null": ("", "random_walk, drift or shuffled"),
+    "null_model": ("", "random_walk, drift or shuffled"),
     "null_mean": ("1", "mean of the same fraction over null trajectories"),
     "null_low": ("1", "2.5th percentile over null trajectories"),
     "null_high": ("1", "97.5th percentile over null trajectories"),
@@ -232,7 +232,7 @@ def trajectory(paths: Paths) -> pd.DataFrame:
         if not _has_pca(path):
             components = attributes["components"]
             rows += [
-                known | {"component": component, "null": null}
+                known | {"component": component, "null_model": null}
                 for null in NULLS
                 for component in range(1, components + 1)
             ]
@@ -244,11 +244,11 @@ def trajectory(paths: Paths) -> pd.DataFrame:
             for i, component in enumerate(variables["component"].values):
                 rows.append(
                     known
-                    | {"component": component, "null": null}
+                    | {"component": component, "null_model": null}
                     | {"explained": variables["explained"].values[i]}
                     | {"null_mean": drawn[:, i].mean(), "null_low": low[i], "null_high": high[i]}
                 )
-    columns = ("component", "null", "explained", "null_mean", "null_low", "null_high")
+    columns = ("component", "null_model", "explained", "null_mean", "null_low", "null_high")
     return pd.DataFrame(rows, columns=[*RUN, "status", *columns])
 
 

@@ -212,7 +212,7 @@ def test_rises_are_means_over_draws_with_their_standard_error(made, artefacts):
 
 
 def test_null_bands_are_percentiles_of_the_null_trajectories(made, artefacts):
-    row = made["trajectory"].query("null == 'drift' and component == 2").iloc[0]
+    row = made["trajectory"].query("null_model == 'drift' and component == 2").iloc[0]
     drawn = np.sort(
         store.read(artefacts["trajectory"][0], "pca").variables["explained_drift"].values[:, 1]
     )

