@@ -149,7 +149,7 @@ def planes(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
                 labels = "α (random)", "β (random)"
             else:
                 values = (group.attributes[f"eigenvalue_{axis}"] for axis in ("alpha", "beta"))
-                axis.set_title("λ₁ = {:.3g}, λ₂ = {:.3g}".format(*values))
+                axis.set_title("λ = {:.3g}, {:.3g}".format(*values))
                 labels = "α (along v₁)", "β (along v₂)"
             axis.set_xlabel(labels[0])
             axis.set_ylabel(labels[1] if number % columns == 0 else "")
@@ -343,7 +343,8 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         axis.set_ylim(min(positive, default=0.1) / 1.5, max(positive, default=1) * 4)
     axes[0, 0].set_ylabel("rise of the loss (nats)")
     last = axes[0, -1]
-    cells = list(isotropic.groupby(["model", "optimizer"], sort=False))
+    found = dict(list(isotropic.groupby(["model", "optimizer"])))
+    cells = [(cell, found[cell]) for cell in _cells(experiment) if cell in found]
     for number, (_, rows) in enumerate(cells):
         last.errorbar(
             np.full(len(rows), number) + np.linspace(-0.15, 0.15, len(rows)),
@@ -585,8 +586,12 @@ def _first_seed(files: Files, experiment: Mapping) -> dict[tuple[str, str], Path
     for path in files:
         identity = _identity(path)
         found.setdefault((identity["model"], identity["optimizer"]), path)
-    cells = [(m, o) for m in experiment["models"] for o in experiment["optimizers"]]
-    return {cell: found[cell] for cell in cells if cell in found}
+    return {cell: found[cell] for cell in _cells(experiment) if cell in found}
+
+
+def _cells(experiment: Mapping) -> list[tuple[str, str]]:
+    """(model, optimizer) in the experiment's order."""
+    return [(m, o) for m in experiment["models"] for o in experiment["optimizers"]]
 
 
 def _name(cell: tuple[str, str], experiment: Mapping) -> str:
@@ -645,7 +650,7 @@ def _plain_log(axis: Axis) -> None:
 def _title_and_legend(axis: Axes, title: str) -> None:
     """A title, and under it, above the panel, the legend: nothing covers the curves."""
     handles, labels = axis.get_legend_handles_labels()
-    columns = 2 if sum(map(len, labels)) > 24 else 4
+    columns = 2 if sum(map(len, labels)) > 21 else 4
     if handles:
         axis.legend(
             loc="lower center",
