@@ -59,6 +59,8 @@ def main(snakemake) -> None:
             seed_b=identities[1]["seed"],
             point=config["connectivity"]["point"],
             status=status,
+            samples=objective.samples,
+            device=objective.device.type,
         ),
     )
 

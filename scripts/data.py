@@ -1,11 +1,13 @@
 """Bring the four IDX files of the data set into the data folder."""
 
+from pathlib import Path
+
 from lossgeo import data, job
 
 
 def main(snakemake) -> None:
     config = snakemake.config["data"]
-    way = data.fetch(config["name"], config["folder"], config["source"])
+    way = data.fetch(config["name"], Path(snakemake.output[0]).parent, config["source"])
     print(f"{config['name']} came by way of {way}; all checksums match")
 
 

@@ -50,7 +50,11 @@ def main(snakemake) -> None:
         snakemake.output[0],
         groups,
         store.provenance(
-            config, snakemake.params.code, {"snapshots": sha256(snapshots)}, **identity
+            config,
+            snakemake.params.code,
+            {"snapshots": sha256(snapshots)},
+            **identity,
+            **probe.describe(objective, config["objective"]["split"]),
         ),
     )
 

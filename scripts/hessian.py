@@ -3,11 +3,14 @@
 from lossgeo import curvature, job, probe, store
 from lossgeo.data import sha256
 from lossgeo.numerics import make_deterministic, torch_generator
+from lossgeo.objective import Evaluation, evaluate
 from lossgeo.store import Group, Variable
 
 
-def as_group(spectrum: curvature.Spectrum, eigenvectors: int, status: str, step: int) -> Group:
-    """A point's spectrum as it is stored."""
+def as_group(
+    spectrum: curvature.Spectrum, eigenvectors: int, point: probe.Point, loss: Evaluation
+) -> Group:
+    """A point's spectrum as it is stored, with the loss of the objective there."""
     variables = {}
     for end, pairs in {"top": spectrum.top, "bottom": spectrum.bottom}.items():
         variables |= {
@@ -32,8 +35,10 @@ def as_group(spectrum: curvature.Spectrum, eigenvectors: int, status: str, step:
     return Group(
         variables,
         {
-            "status": status,
-            "step": step,
+            "status": point.status,
+            "step": point.step,
+            "loss": loss.loss,
+            "loss_se": loss.loss_se,
             "trace": spectrum.trace,
             "trace_se": spectrum.trace_se,
             "products": spectrum.products,
@@ -60,7 +65,7 @@ def main(snakemake) -> None:
             f"{spectrum.trace:.4g}, {spectrum.products} Hessian-vector products"
         )
         groups[name] = as_group(
-            spectrum, config["hessian"]["eigenvectors"], point.status, point.step
+            spectrum, config["hessian"]["eigenvectors"], point, evaluate(objective, point.theta)
         )
     store.write(
         snakemake.output[0],
@@ -71,6 +76,7 @@ def main(snakemake) -> None:
             {"snapshots": sha256(snapshots)},
             packages=("hessian-eigenthings",),
             **identity,
+            **probe.describe(objective, config["objective"]["split"]),
         ),
     )
 

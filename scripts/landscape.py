@@ -9,6 +9,8 @@ from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import Objective
 from lossgeo.store import Group, Variable
 
+DIFFERENCE_STEP = 0.1  # in units of the eigenplane's axes: the quadratic rises by rise / 100
+
 MEASURED = {
     "loss": ("nats", "mean cross-entropy"),
     "loss_se": ("nats", "standard error of the loss over the samples"),
@@ -45,23 +47,33 @@ def planes(objective: Objective, point: probe.Point, settings: dict, seed: int) 
 
 
 def eigenplane(objective: Objective, point: probe.Point, settings: dict, hessian: Group) -> Group:
-    """The plane of the two top Hessian eigenvectors: alpha goes along the first."""
+    """The plane of the two top Hessian eigenvectors: alpha goes along the first.
+
+    Its unit along the eigenvector of lambda is sqrt(2 rise / lambda), where the quadratic has risen
+    by `rise`: the axes then show every model at the scale of its own curvature. (1 if lambda <= 0.)
+    """
     alphas = surface.centred_grid(
         settings["eigenplane"]["distance"], settings["eigenplane"]["points"]
     )
-    axes = torch.from_numpy(hessian.variables["eigenvectors"].values)[:2]
+    vectors = torch.from_numpy(hessian.variables["eigenvectors"].values)[:2]
+    values = hessian.variables["top_eigenvalues"].values[:2]
+    scales = [np.sqrt(2 * settings["rise"] / value) if value > 0 else 1.0 for value in values]
+    axes = [float(scale) * vector for scale, vector in zip(scales, vectors, strict=True)]
     measured = surface.plane(objective, point.theta, *axes, alphas, alphas)
-    values = hessian.variables["top_eigenvalues"].values
+    attributes = {"cosine": directions.cosine(*axes)}
+    for name, axis, value, scale in zip(("alpha", "beta"), axes, values, scales, strict=True):
+        second = surface.second_difference(objective, point.theta, axis, DIFFERENCE_STEP)
+        attributes |= {
+            f"eigenvalue_{name}": value,
+            f"scale_{name}": scale,
+            f"second_difference_{name}": second / scale**2,
+        }
     return surface_group(
         point,
         [measured],
         ("plane", "alpha", "beta"),
         {"alpha": alphas, "beta": alphas},
-        {
-            "cosine": directions.cosine(*axes),
-            "eigenvalue_alpha": values[0],
-            "eigenvalue_beta": values[1],
-        },
+        attributes,
     )
 
 
@@ -117,6 +129,7 @@ def main(snakemake) -> None:
             snakemake.params.code,
             {"snapshots": sha256(snapshots), "hessian": sha256(snakemake.input.hessian)},
             **identity,
+            **probe.describe(objective, config["objective"]["split"]),
         ),
     )
 

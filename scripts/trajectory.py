@@ -18,11 +18,15 @@ def main(snakemake) -> None:
     run = store.read(snakemake.input.snapshots, names=("theta", "step", "epoch")).variables
     finite = np.isfinite(run["theta"].values).all(axis=1)
     snapshots = run["theta"].values[finite]
-    complete = bool(finite.all())
+    status = "ok" if finite.all() else "diverged"
+    objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
     groups = {}
-    if len(snapshots) > components:
-        objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
+    try:
         pca = trajectory.pca(snapshots, snapshots[-1], components)
+    except ValueError as error:  # too few snapshots were finite, or one dwarfs all others
+        print(f"no PCA: {error}")
+        status = "no PCA" if status == "ok" else status
+    else:
         nulls = trajectory.null_explained(
             trajectory.step_gram(snapshots),
             snapshots.shape[1],
@@ -90,7 +94,8 @@ def main(snakemake) -> None:
             snakemake.params.code,
             {"snapshots": sha256(snakemake.input.snapshots)},
             **identity,
-            status="ok" if complete else "diverged",
+            **probe.describe(objective, config["objective"]["split"]),
+            status=status,
             components=components,
         ),
     )

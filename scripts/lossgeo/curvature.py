@@ -77,7 +77,7 @@ class Spectrum:
     nodes: np.ndarray  # (R, m) Ritz values: where the quadrature puts the spectral density
     weights: np.ndarray  # (R, m) their weights, each row sums to 1
     trace: float
-    trace_se: float  # standard error over the R probes
+    trace_se: float  # its standard error, sqrt(2 / R) ||H||_F
     products: int  # Hessian-vector products spent
 
 
@@ -98,9 +98,12 @@ def spectrum(
     reorthogonalisation. Its tridiagonal matrix gives a Gauss quadrature of the spectral density
     (nodes: eigenvalues; weights: squared first components; Golub & Welsch 1969, Ghorbani et al.
     2019), its first entry is z'Hz / P, Hutchinson's sample of trace / P, and its outermost
-    eigenpairs approach those of H. These are taken from the first run; while a wanted pair has a
-    residual of `tolerance * |lambda|` or more, Lanczos runs again from the sum of the wanted Ritz
-    vectors, with twice the steps, up to `max_steps`. What has not converged by then says so.
+    eigenpairs approach those of H. The variance of z'Hz is 2 sum_{i != j} H_ij^2, at most
+    2 ||H||_F^2, which the quadrature gives as well: that is what the trace's standard error is
+    taken from, since the scatter of a handful of probes says little. The eigenpairs are the first
+    run's; while a wanted pair has a residual of `tolerance * |lambda|` or more, Lanczos runs again
+    from the sum of the wanted Ritz vectors, with twice the steps, up to `max_steps`. What has not
+    converged by then says so.
 
     A Krylov space holds one eigenvector of a multiple eigenvalue: copies are not counted, and where
     an operator has fewer distinct eigenvalues than wanted, the rest is NaN. So is everything of an
@@ -141,8 +144,9 @@ def spectrum(
         closed = krylov.iterations < steps
         products += krylov.iterations + spent
 
-    error = samples.std(ddof=1) / math.sqrt(probes) if probes > 1 else math.nan
-    return Spectrum(*pairs, nodes, weights, float(samples.mean()), float(error), products)
+    squared_norm = size * float(np.nansum(weights * nodes**2)) / probes  # ||H||_F^2
+    error = math.sqrt(2 * squared_norm / probes)
+    return Spectrum(*pairs, nodes, weights, float(samples.mean()), error, products)
 
 
 def _leaves(objective: Objective, theta: Tensor) -> dict[str, Tensor]:

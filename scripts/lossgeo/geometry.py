@@ -142,14 +142,19 @@ def _plane_radius(
 
 
 def _ray(distance: np.ndarray, loss: np.ndarray, rise: float) -> tuple[float, bool]:
-    """Where a ray's loss first crosses loss[0] + rise, interpolated between grid points."""
+    """Where a ray's loss first crosses loss[0] + rise.
+
+    Between grid points the square root of the rise is taken as linear in the distance, which is
+    exact for a parabola, in the first cell too.
+    """
     above = np.flatnonzero(~(loss - loss[0] < rise))  # a NaN stops the ray as well
     if not len(above):
         return float(distance[-1]), True
     i = above[0]
     if np.isnan(loss[i]):
         return np.nan, False
-    share = (loss[0] + rise - loss[i - 1]) / (loss[i] - loss[i - 1])
+    before, after = np.sqrt(np.maximum(loss[i - 1 : i + 1] - loss[0], 0.0))
+    share = (np.sqrt(rise) - before) / (after - before)
     return float(distance[i - 1] + share * (distance[i] - distance[i - 1])), False
 
 

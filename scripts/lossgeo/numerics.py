@@ -1,6 +1,7 @@
 """Where, how precisely and from which random numbers everything is computed."""
 
 import hashlib
+import os
 
 import numpy as np
 import torch
@@ -39,7 +40,9 @@ def make_deterministic(threads: int) -> None:
     Torch sums in another order on another number of threads, so every job of the study runs on
     one and gets its parallelism from other jobs. Filling fresh memory with NaN, which torch does
     beside it to expose reads of what was never written, costs a tenth of the time and stays off.
+    cuBLAS needs its workspace fixed as well.
     """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode(
         "error"

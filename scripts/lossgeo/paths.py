@@ -66,7 +66,7 @@ def profile(objective: Objective, path: Callable[[float], Tensor], t: np.ndarray
 
 def barrier(t: np.ndarray, values: Tensor) -> Barrier:
     """The barrier of per-sample values (T, N) along t (T,)."""
-    weights = torch.as_tensor(t, dtype=torch.float64).unsqueeze(1)
+    weights = torch.as_tensor(t, dtype=torch.float64, device=values.device).unsqueeze(1)
     rises = values.double() - ((1 - weights) * values[0] + weights * values[-1])
     heights = rises.mean(1)
     if not torch.isfinite(heights).all():

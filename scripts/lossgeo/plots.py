@@ -1,8 +1,8 @@
 """The figures: one function each, all in one style, from tables and surface files alone.
 
 Every function takes `tables` (name -> DataFrame), `files` (paths of surface files), the
-`experiment` whose runs it shows (its models, optimizers and points) and the `style`, and returns
-a matplotlib Figure. An experiment with one optimizer is about models: panels are families and
+`experiment` whose runs it shows (see `study.get_shown`) and the `style`, and returns a matplotlib
+Figure. An experiment with one optimizer is about models: panels are families and
 colours are models. With several optimizers, panels are models and colours are optimizers.
 
 Intervals are Student's t over seeds from three seeds on; with two seeds the range is drawn. What
@@ -33,7 +33,8 @@ Files = Sequence[Path | str]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 SURFACE_COLOURS = "viridis"
-DENSITY_WIDTH = 0.01  # of the smoothing Gaussian, as a share of the spectrum's range
+LINEAR = 0.1  # nats; spectra are linear within it and logarithmic beyond
+DENSITY_WIDTH = 0.1  # of the Gaussian that smooths spectra, in asinh(lambda / LINEAR)
 
 
 def style_of(style: Mapping) -> dict:
@@ -68,6 +69,7 @@ def draw(name: str, tables: Tables, files: Files, experiment: Mapping, style: Ma
 def training(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
     """Training loss and test error against epochs."""
     history = _of(tables["history"], experiment)
+    history = history[history["epoch"] <= history["model"].map(experiment["epochs"])]
     history = history.assign(test_error=100 * (1 - history["test_accuracy"]))
     panels = _panels(history, experiment)
     figure, axes = _grid(style, 2, len(panels), height=1.5, sharex="col", sharey="row")
@@ -110,13 +112,15 @@ def lines(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
         for label, colour, part in series:
             for alphas, loss in zip(part["alpha"], part["loss"], strict=True):
                 axis.plot(alphas, loss, color=colour, lw=0.3, alpha=0.35)
-            mean = np.mean(np.stack(part["loss"]), axis=0)
-            axis.plot(part["alpha"].iloc[0], mean, color=colour, label=label)
+            whole = [loss for loss in part["loss"] if np.isfinite(loss).all()]
+            if whole:
+                axis.plot(part["alpha"].iloc[0], np.mean(whole, axis=0), color=colour, label=label)
         axis.set_yscale("log")
         _plain_log(axis.yaxis)
-        axis.set_xlabel("offset α (filter-normalised units)")
+        axis.set_xlabel(f"offset α ({experiment['normalization']}-normalised units)")
         _title_and_legend(axis, title)
-        _name_missing(axis, part.assign(loss=part["loss"].map(np.mean)), "loss")
+        rows = pd.concat([part for *_, part in series])
+        _name_missing(axis, rows.assign(loss=rows["loss"].map(np.mean)), "loss")
     axes[0, 0].set_ylabel("loss (nats)")
     directions = frame["index"].nunique()
     note = f"At {point}; {directions} directions for each of {frame['seed'].nunique()} seeds."
@@ -158,11 +162,11 @@ def planes(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     if filled:
         _colorbar(figure, filled, figure.axes)
     seed = store.attributes(next(iter(shown.values())))["seed"]
-    return _with_note(
-        figure,
-        style,
-        f"At {point}; seed {seed}; random directions filter-normalised, eigenvectors of unit norm.",
+    note = (
+        f"At {point}; seed {seed}. Units: {experiment['normalization']}-normalised directions; along "
+        "eigenvectors, where the quadratic has risen by `rise`."
     )
+    return _with_note(figure, style, note)
 
 
 def surfaces(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
@@ -206,12 +210,19 @@ def surfaces(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         axis.view_init(elev=28, azim=-55)
     _colorbar(figure, matplotlib.cm.ScalarMappable(norm, SURFACE_COLOURS), figure.axes)
     seed = store.attributes(next(iter(shown.values())))["seed"]
-    note = f"At {point}; seed {seed}; height: log₁₀ of the loss; α, β filter-normalised."
+    note = (
+        f"At {point}; seed {seed}; height: log₁₀ of the loss; α, β: "
+        f"{experiment['normalization']}-normalised directions."
+    )
     return _with_note(figure, style, note)
 
 
 def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
-    """Spectral density of the Hessian, and its extreme eigenvalues as ticks."""
+    """Spectral density of the Hessian, and its extreme eigenvalues as ticks.
+
+    The density is of x = asinh(lambda / LINEAR), linear within LINEAR and logarithmic beyond, and
+    smoothed in x: one width serves the bulk at 0 and outliers a thousand times as large.
+    """
     point = experiment["points"][-1]
     nodes = _at(_of(tables["spectrum"], experiment), point)
     values = _at(_of(tables["eigenvalues"], experiment), point)
@@ -222,36 +233,33 @@ def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -
             finite = rows[np.isfinite(rows["node"])]
             if finite.empty:
                 continue
-            runs = finite.groupby(["seed", "probe"])
-            wide = [part["node"].to_numpy() for _, part in runs]
-            most = max(map(len, wide))
-            width = DENSITY_WIDTH * (finite["node"].max() - finite["node"].min())
-            grid = np.linspace(
-                finite["node"].min() - 4 * width, finite["node"].max() + 4 * width, 800
-            )
-            curve = density(
-                _padded(wide, most),
-                _padded([part["weight"].to_numpy() for _, part in runs], most),
-                grid,
-                width,
-            )
-            axis.plot(grid, curve, color=colour, label=f"{label} (σ = {width:.2g})")
+            runs = [part for _, part in finite.groupby(["seed", "probe"])]
+            most = max(map(len, runs))
+            x = _padded([np.arcsinh(part["node"].to_numpy() / LINEAR) for part in runs], most)
+            weights = _padded([part["weight"].to_numpy() for part in runs], most)
+            reach = np.nanmin(x) - 4 * DENSITY_WIDTH, np.nanmax(x) + 4 * DENSITY_WIDTH
+            grid = np.linspace(*reach, 800)
+            curve = density(x, weights, grid, DENSITY_WIDTH)
+            axis.plot(LINEAR * np.sinh(grid), curve, color=colour, label=label)
             extremes = values[
                 (values["model"].isin(rows["model"].unique()))
                 & (values["optimizer"].isin(rows["optimizer"].unique()))
             ]
             found = extremes[extremes["converged"]]["eigenvalue"]
-            axis.plot(found, np.full(len(found), 3e-8), "|", color=colour, ms=4, alpha=0.6)
+            axis.plot(found, np.full(len(found), 2e-7), "|", color=colour, ms=4, alpha=0.6)
         axis.set_yscale("log")
-        axis.set_xscale("symlog", linthresh=1.0, linscale=0.5)
-        axis.set_ylim(1e-8, 1e2)
-        axis.set_xlabel("eigenvalue (nats)")
+        axis.set_xscale("asinh", linear_width=LINEAR)
+        axis.set_ylim(1e-7, 10)
+        axis.xaxis.set_major_locator(FixedLocator([-10, -1, -0.1, 0.1, 1, 10, 100, 1000]))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_xlabel("eigenvalue λ (nats)")
         _title_and_legend(axis, title)
         _name_missing(axis, pd.concat([rows for *_, rows in series]), "node")
-    axes[0, 0].set_ylabel("spectral density (1 / nats)")
+    axes[0, 0].set_ylabel(f"density of asinh(λ / {LINEAR:g})")
     note = (
         f"At {point}; mean over probes and {nodes['seed'].nunique()} seeds, smoothed by a Gaussian "
-        "of width σ; ticks: converged eigenvalues."
+        f"of width {DENSITY_WIDTH:g} in asinh(λ / {LINEAR:g}); ticks: converged eigenvalues."
     )
     return _with_note(figure, style, note)
 
@@ -263,7 +271,7 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
     trace = _of(tables["curvature"], experiment).rename(columns={"trace": "value"})
     quantities = {
         "largest eigenvalue λ₁ (nats)": top.rename(columns={"eigenvalue": "value"}),
-        "trace (nats)": trace.assign(converged=True),
+        "trace (nats)": trace.assign(converged=True, se=trace["trace_se"]),
     }
     points = [p for p in experiment["points"] if p in set(top["point"])]
     by_width = len(experiment["optimizers"]) == 1 and (top["width"] > 0).all()
@@ -302,9 +310,20 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
                 axis.set_ylabel(name)
         axes[0, column].set_title(f"at {point}")
         _name_missing(axes[0, column], top[top["point"] == point], "eigenvalue")
-        axes[1, column].set_xlabel("width" if by_width else "optimizer")
+        _count_nonpositive(axes[1, column], trace[trace["point"] == point]["value"])
+        axes[1, column].set_xlabel("width (hidden units, or channels)" if by_width else "optimizer")
+    for axis in axes[0]:
+        for place, ceiling in enumerate(experiment["ceilings"].values()):
+            if by_width:
+                axis.axhline(ceiling, color="0.5", ls=":", lw=0.9)
+            else:
+                axis.hlines(ceiling, place - 0.4, place + 0.4, color="0.5", ls=":", lw=0.9)
+    axes[0, 0].plot([], [], color="0.5", ls=":", lw=0.9, label="2 (1 + m) / lr")
     axes[0, 0].legend()
-    note = _seeds_note(top, style) + " Hollow: not converged."
+    note = (
+        _seeds_note(top, style) + " Hollow: not converged, not in the mean. Bars of single traces: "
+        "standard error over probes."
+    )
     return _with_note(figure, style, note)
 
 
@@ -337,7 +356,10 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.xaxis.set_minor_locator(NullLocator())
         _title_and_legend(axis, title)
-        _name_missing(axis, pd.concat([rows for *_, rows in series]), "rise")
+        rows = pd.concat([rows for *_, rows in series])
+        _name_missing(axis, rows, "rise")
+        if np.isfinite(rows["rise"]).all():
+            _count_nonpositive(axis, rows["rise"])
     positive = [value for value in shown if value > 0]
     for axis in axes[0, : len(panels)]:
         axis.set_ylim(min(positive, default=0.1) / 1.5, max(positive, default=1) * 4)
@@ -406,11 +428,9 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
 
 def trajectory(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
     """Paths in their PCA planes, what the plane leaves out, and PCA's share against its nulls."""
-    shown = {
-        cell: path
-        for cell, path in _first_seed(files, experiment).items()
-        if "pca" in store.subgroups(path)
-    }
+    whole = [path for path in files if "pca" in store.subgroups(path)]
+    shown = _first_seed(whole, experiment)
+    absent = [cell for cell in _first_seed(files, experiment) if cell not in shown]
     explained = _of(tables["trajectory"], experiment)
     figure, axes = _grid(style, 4, max(len(shown), 1), height=1.35, sharey="row")
     groups = {cell: store.read(path, "plane") for cell, path in shown.items()}
@@ -464,6 +484,8 @@ def trajectory(tables: Tables, files: Files, experiment: Mapping, style: Mapping
         f"First three rows: first seed. Last row: {explained['seed'].nunique()} seeds; bands: "
         "central 95 % of null trajectories."
     )
+    if absent:
+        note += " No PCA: " + "; ".join(_name(cell, experiment) for cell in absent) + "."
     return _with_note(figure, style, note)
 
 
@@ -558,8 +580,12 @@ def _estimates(
     """Every seed as a small marker and the geometric mean with its interval as a large one."""
     for converged, fill in ((True, colour), (False, "none")):
         some = part[part["converged"] == converged]
-        axis.plot(some["x"], some["value"], marker, color=colour, mfc=fill, ms=2.5, alpha=0.5)
-    mean = _intervals(part, "x", "value", style, log=True)
+        error = some["se"] if "se" in some else None
+        axis.errorbar(
+            some["x"], some["value"], error, fmt=marker, color=colour, mfc=fill, ms=2.5, alpha=0.5
+        )
+    counted = part[part["converged"] & (part["value"] > 0)]
+    mean = _intervals(counted, "x", "value", style, log=True)
     if mean.empty:
         return
     bars = np.abs(mean[["low", "high"]].to_numpy().T - mean["mean"].to_numpy())
@@ -672,6 +698,12 @@ def _name_missing(axis: Axes, rows: pd.DataFrame, quantity: str) -> None:
     missing = [f"{m}/{o} seed {s}" for (m, o, s), finite in shown.items() if not finite]
     if missing:
         _write(axis, "not finite:\n" + "\n".join(missing[:4]) + ("\n…" if len(missing) > 4 else ""))
+
+
+def _count_nonpositive(axis: Axes, values: pd.Series) -> None:
+    """Write on a logarithmic panel how many values it cannot show."""
+    if hidden := int((values <= 0).sum()):
+        _write(axis, f"{hidden} of {len(values)} not positive")
 
 
 def _write(axis: Axes, text: str) -> None:

@@ -52,9 +52,9 @@ def load_split(
 
 
 def load_shape(files: Sequence[Path | str]) -> tuple[tuple[int, ...], int]:
-    """Shape of one input (channels, height, width), and the number of classes."""
-    pixels, classes = load(*files[SPLITS["test"]])
-    return (1, *pixels.shape[1:]), int(classes.max()) + 1
+    """Shape of one input (channels, height, width), and the number of classes in both splits."""
+    (pixels, train), (_, test) = (load(*files[SPLITS[split]]) for split in ("train", "test"))
+    return (1, *pixels.shape[1:]), int(max(train.max(), test.max())) + 1
 
 
 def load_objective(
@@ -74,6 +74,11 @@ def load_objective(
         *load_split(files, config["data"], split, samples, purpose=purpose),
         device=choose_device(config["device"]),
     )
+
+
+def describe(objective: Objective, split: str) -> dict:
+    """What an artefact says of the objective that it was measured on."""
+    return {"samples": objective.samples, "split": split, "device": objective.device.type}
 
 
 def load_point(snapshots: Path | str, point: str, matched_loss: float) -> Point:

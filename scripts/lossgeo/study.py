@@ -82,6 +82,37 @@ def published_epochs(family: str, width: int) -> int:
     return round(factor * math.sqrt(reference / width))
 
 
+def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
+    """What the figures of an experiment say about it."""
+    found = config["experiments"][experiment]
+    return {
+        "models": found["models"],
+        "optimizers": found["optimizers"],
+        "points": found["points"],
+        "epochs": {model: _epochs(config, found, model) for model in found["models"]},
+        "normalization": config["landscape"]["normalization"],
+        "ceilings": {
+            name: get_ceiling(config["optimizers"][name])
+            for name in found["optimizers"]
+            if config["optimizers"][name]["name"] == "SGD"
+        },
+    }
+
+
+def get_ceiling(optimizer: Mapping) -> float:
+    """The largest eigenvalue at which full-batch gradient descent is stable, 2 (1 + m) / lr.
+
+    For a quadratic under heavy ball with momentum m (Polyak 1964; m = 0: 2 / lr). Training tends to
+    it from below: the edge of stability (Cohen et al. 2021).
+    """
+    return 2 * (1 + optimizer.get("momentum", 0.0)) / optimizer["lr"]
+
+
+def get_data_folder(config: Mapping) -> Path:
+    """Where the four IDX files are."""
+    return Path(config["data"]["folder"]) / config["data"]["name"]
+
+
 def get_data_spec(config: Mapping) -> dict[str, Any]:
     """What the content of the data depends on; for files of the user's own, their digests now."""
     data = config["data"]
@@ -89,7 +120,7 @@ def get_data_spec(config: Mapping) -> dict[str, Any]:
     digests = (
         dict(known.sha256)
         if known
-        else {name: sha256(Path(data["folder"]) / name) for name in FILES}
+        else {name: sha256(get_data_folder(config) / name) for name in FILES}
     )
     return {
         "name": data["name"],
@@ -237,7 +268,14 @@ def _check_points(config: Mapping) -> None:
                 points = [(f"experiments.{name}.points", p) for p in experiment["points"]]
                 if "connectivity" in experiment["stages"]:
                     points.append(("connectivity.point", config["connectivity"]["point"]))
+                own = _epochs(config, experiment, model)
                 for key, point in points:
+                    if point == "final" and own < epochs:
+                        raise ConfigError(
+                            f"config key {key}: found 'final', but another experiment trains "
+                            f"{model}/{optimizer} for {epochs} epochs and experiments.{name} for "
+                            f"{own}; expected 'epoch{own}', which is the same for both"
+                        )
                     if point.startswith("epoch") and int(point.removeprefix("epoch")) > epochs:
                         raise ConfigError(
                             f"config key {key}: found {point!r}, but {model}/{optimizer} is "
@@ -275,13 +313,27 @@ def _check_data(config: Mapping) -> None:
     for key in ("mean", "std"):
         if known is None and key not in data:
             raise ConfigError(f"config key data.{key}: not found, expected for {data['name']!r}")
-    folder = Path(data["folder"])
+    folder = get_data_folder(config)
     if data["source"] != "files" and not all((folder / name).is_file() for name in FILES):
         return  # the rule `data` brings them
     try:
         check_files(folder, known.sha256 if known else {})
+        sizes = {"train": read_idx(folder / FILES[1]), "test": read_idx(folder / FILES[3])}
     except DataError as error:
         raise ConfigError(f"config key data.folder: {error}") from error
+    for split, labels in sizes.items():
+        if (data[f"{split}_samples"] or 0) > len(labels):
+            raise ConfigError(
+                f"config key data.{split}_samples: found {data[f'{split}_samples']}, but the files "
+                f"hold {len(labels)}; expected at most that, or null for all"
+            )
+    (_, height, width), _ = _data_shape(config)
+    small = [name for name, spec in config["models"].items() if spec.get("family") == "cnn"]
+    if small and min(height, width) < 4:
+        raise ConfigError(
+            f"config key models.{small[0]}: the images are {height} x {width}, expected at least "
+            "4 x 4 for two poolings; use an mlp, or a factory of your own"
+        )
 
 
 def _check_factories(config: Mapping) -> None:
@@ -289,10 +341,7 @@ def _check_factories(config: Mapping) -> None:
     factories = {n: spec for n, spec in config["models"].items() if "factory" in spec}
     if not factories:
         return
-    try:
-        input_shape, classes = _data_shape(config)
-    except DataError as error:
-        raise ConfigError(f"config key data.folder: {error}") from error
+    input_shape, classes = _data_shape(config)
     program = (
         "import sys, json; sys.path.insert(0, sys.argv[1]); from lossgeo import models\n"
         "for name, spec in json.loads(sys.argv[2]).items():\n"
@@ -318,10 +367,14 @@ def _check_factories(config: Mapping) -> None:
 
 def _data_shape(config: Mapping) -> tuple[Sequence[int], int]:
     """Shape of an input and number of classes; those of MNIST while its files are not there."""
-    images, labels = (Path(config["data"]["folder"]) / name for name in FILES[2:])
-    if not (images.is_file() and labels.is_file()):
+    files = [get_data_folder(config) / name for name in FILES]
+    if not all(file.is_file() for file in files):
         return (1, 28, 28), 10
-    return (1, *read_idx(images).shape[1:]), int(read_idx(labels).max()) + 1
+    try:
+        images, labels, _, test_labels = map(read_idx, files)
+    except DataError as error:
+        raise ConfigError(f"config key data.folder: {error}") from error
+    return (1, *images.shape[1:]), int(max(labels.max(), test_labels.max())) + 1
 
 
 def _deepest(error):

@@ -22,6 +22,12 @@ def line(objective: Objective, theta: Tensor, direction: Tensor, alphas: np.ndar
     return evaluate_many(objective, (theta + float(alpha) * direction for alpha in alphas))
 
 
+def second_difference(objective: Objective, theta: Tensor, direction: Tensor, step: float) -> float:
+    """[L(theta + h d) - 2 L(theta) + L(theta - h d)] / h^2, which tends to d'Hd with h -> 0."""
+    low, centre, high = line(objective, theta, direction, np.array([-step, 0.0, step]))["loss"]
+    return (low - 2 * centre + high) / step**2
+
+
 def plane(
     objective: Objective,
     theta: Tensor,

@@ -17,6 +17,7 @@ from lossgeo.geometry import line_geometry, plane_geometry
 Paths = Sequence[Path | str]
 
 RUN = ("model", "family", "width", "parameters", "optimizer", "seed")
+MEASURED = (*RUN, "split", "samples")
 PAIR = (
     "model",
     "family",
@@ -29,6 +30,12 @@ PAIR = (
     "status",
 )
 
+POINT = ("status", "step", "loss", "loss_se", "trace", "trace_se")
+LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+EIGENPAIR = ("eigenvalues", "residuals", "converged")
+NULLS = ("random_walk", "drift", "shuffled")
+AXES = {"line": ("alpha",), "plane": ("alpha", "beta"), "eigenplane": ("alpha", "beta")}
+
 # column -> (unit, what it is)
 COLUMNS = {
     "model": ("", "name of the model in the config"),
@@ -40,7 +47,8 @@ COLUMNS = {
     "seed_a": ("", "seed of the run at t = 0"),
     "seed_b": ("", "seed of the run at t = 1"),
     "point": ("", "point of the run: init, epochN, matched or final"),
-    "status": ("", "ok, diverged, or not reached"),
+    "status": ("", "ok, diverged, not reached, or no PCA (too few distinct snapshots)"),
+    "samples": ("1", "samples of the objective that was measured"),
     "step": ("1", "optimizer steps taken; -1 where the point was not reached"),
     "epoch": ("1", "epochs trained"),
     "diverged": ("", "whether theta has stopped being finite"),
@@ -59,7 +67,7 @@ COLUMNS = {
     "residual": ("nats", "||H v - lambda v|| for the unit vector v that was found"),
     "converged": ("", "whether the residual is below the config's tolerance times |eigenvalue|"),
     "trace": ("nats", "Hutchinson estimate of the trace of the Hessian"),
-    "trace_se": ("nats", "standard error of the trace over the probes"),
+    "trace_se": ("nats", "its standard error, sqrt(2 / probes) ||H||_F"),
     "effective_rank": ("1", "participation ratio of the spectrum, tr(H)^2 / ||H||_F^2"),
     "products": ("1", "Hessian-vector products spent"),
     "probe": ("", "index of the Krylov run"),
@@ -69,11 +77,15 @@ COLUMNS = {
     "index": ("", "index of the line or plane"),
     "cosine": ("1", "cosine of the angle between the axes of a plane"),
     "curvature": ("nats", "mean second difference at the centre over the spanning directions"),
-    "radius": ("1", "distance, in units of the direction, at which the loss has risen by `rise`"),
+    "radius": ("1", "distance, in units of the directions, at which the loss has risen by `rise`"),
     "radius_censored": ("", "whether a ray left the grid before: the radius is a lower bound"),
     "anisotropy": ("1", "ratio of the eigenvalues of the quadratic at the centre of a plane"),
     "convex_fraction": ("1", "fraction of inner grid points with a positive semi-definite Hessian"),
     "roughness": ("1", "root mean square deviation from the smoothed surface / range of the loss"),
+    "eigenvalue_ratio": (
+        "1",
+        "eigenplane: second difference along the first eigenvector / its eigenvalue",
+    ),
     "minima": ("1", "local minima deeper than the config's persistence"),
     "noise": ("", "normalized (as the config says) or isotropic (the study's own)"),
     "normalization": ("", "normalisation of the noise: filter, layer, model or none"),
@@ -155,7 +167,7 @@ def curvature(paths: Paths) -> pd.DataFrame:
         rows.append(
             run
             | {"point": point}
-            | {name: group.attributes[name] for name in ("status", "step", "trace", "trace_se")}
+            | {name: group.attributes[name] for name in POINT}
             | {"effective_rank": first**2 / second if second else np.nan}
             | {"products": group.attributes["products"]}
         )
@@ -199,6 +211,7 @@ def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
                         | {"point": point, "status": group.attributes["status"]}
                         | {"surface": kind, "index": index, "cosine": _cosine(group, index)}
                         | measure(*grid, loss, **limits).asdict()
+                        | {"eigenvalue_ratio": _eigenvalue_ratio(group)}
                     )
     return pd.DataFrame(rows)
 
@@ -249,7 +262,7 @@ def trajectory(paths: Paths) -> pd.DataFrame:
                     | {"null_mean": drawn[:, i].mean(), "null_low": low[i], "null_high": high[i]}
                 )
     columns = ("component", "null_model", "explained", "null_mean", "null_low", "null_high")
-    return pd.DataFrame(rows, columns=[*RUN, "status", *columns])
+    return pd.DataFrame(rows, columns=[*MEASURED, "status", *columns])
 
 
 def trajectory_path(paths: Paths) -> pd.DataFrame:
@@ -273,7 +286,7 @@ def trajectory_path(paths: Paths) -> pd.DataFrame:
             }
         )
         frames.append(_with(known, frame))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=RUN)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=MEASURED)
 
 
 def connectivity(paths: Paths) -> pd.DataFrame:
@@ -325,12 +338,6 @@ def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     )
 
 
-LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
-EIGENPAIR = ("eigenvalues", "residuals", "converged")
-NULLS = ("random_walk", "drift", "shuffled")
-AXES = {"line": ("alpha",), "plane": ("alpha", "beta"), "eigenplane": ("alpha", "beta")}
-
-
 def _points(paths: Paths, *names: str) -> Iterator[tuple[Path | str, str, store.Group]]:
     """Every point of every file, with the named variables."""
     for path in paths:
@@ -349,7 +356,7 @@ def _identity(path: Path | str, names: Sequence[str]) -> dict:
 
 
 def _run(path: Path | str) -> dict:
-    return _identity(path, RUN)
+    return _identity(path, MEASURED)
 
 
 def _with(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:
@@ -363,6 +370,14 @@ def _with(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:
 def _columns(rows: list[dict], otherwise: Sequence[str]) -> list[str]:
     """The columns of the rows, or of a table without any."""
     return list(rows[0]) if rows else list(otherwise)
+
+
+def _eigenvalue_ratio(group: store.Group) -> float:
+    """Second difference along the first eigenvector / its eigenvalue; NaN for other surfaces."""
+    found = group.attributes
+    if "second_difference_alpha" not in found or not found["eigenvalue_alpha"]:
+        return np.nan
+    return found["second_difference_alpha"] / found["eigenvalue_alpha"]
 
 
 def _cosine(group: store.Group, index: int) -> float:

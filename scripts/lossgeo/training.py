@@ -50,8 +50,8 @@ def train(
 
     Every epoch runs through a fresh permutation drawn from `generator`; its last batch may be
     smaller. History and snapshots are taken at initialisation and then at evenly spaced steps of
-    every epoch, its end included. Training stops where theta is no longer finite: the run has
-    diverged, and its last snapshot and last row of history show it.
+    every epoch, its end included. Training stops at the first of these at which theta is not
+    finite: the run has diverged, and its last snapshot and last row of history show it.
 
     The model's dropout, if any, draws from the caller's random state.
     """

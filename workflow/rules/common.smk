@@ -70,7 +70,7 @@ def get_point_section(wildcards, stage):
 
 def get_data_files():
     """The four IDX files. Their digests are among the params, so their times do not matter."""
-    return [ancient(f"{config['data']['folder']}/{name}") for name in data.FILES]
+    return [ancient(f"{study.get_data_folder(config)}/{name}") for name in data.FILES]
 
 
 def get_run_files(file, stage=None):
@@ -113,9 +113,8 @@ def get_experiment_files(wildcards, file):
 
 def get_figure_section(wildcards, figure):
     """What a figure shows, and in which style."""
-    experiment = config["experiments"][wildcards.experiment]
     return get_section(
         figure=figure,
-        experiment={key: experiment[key] for key in ("models", "optimizers", "points")},
+        experiment=study.get_shown(config, wildcards.experiment),
         style=config["figures"],
     )

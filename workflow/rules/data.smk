@@ -5,11 +5,11 @@ if config["data"]["source"] != "files":
     # rerun while the files are there: Snakemake 9.27 then drops the jobs behind ancient() inputs.
     rule data:
         output:
-            [f"{config['data']['folder']}/{name}" for name in data.FILES],
+            [f"{study.get_data_folder(config)}/{name}" for name in data.FILES],
         log:
-            f"{config['data']['folder']}/fetch.log",
+            f"{study.get_data_folder(config)}/fetch.log",
         benchmark:
-            f"{config['data']['folder']}/fetch.tsv"
+            f"{study.get_data_folder(config)}/fetch.tsv"
         conda:
             "../../envs/torch.yaml"
         message:

@@ -1,16 +1,20 @@
 # table -> the files that it is made from
 TABLES = {
-    "history": get_run_files("history.csv"),
-    "runs": get_run_files("history.csv"),
-    "eigenvalues": get_run_files("hessian.h5", "hessian"),
-    "curvature": get_run_files("hessian.h5", "hessian"),
-    "spectrum": get_run_files("hessian.h5", "hessian"),
-    "landscape": get_run_files("landscape.h5", "landscape"),
-    "flatness": get_run_files("flatness.h5", "flatness"),
-    "trajectory": get_run_files("trajectory.h5", "trajectory"),
-    "trajectory_path": get_run_files("trajectory.h5", "trajectory"),
-    "connectivity": get_pair_files(),
-    "connectivity_path": get_pair_files(),
+    table: files
+    for table, files in {
+        "history": get_run_files("history.csv"),
+        "runs": get_run_files("history.csv"),
+        "eigenvalues": get_run_files("hessian.h5", "hessian"),
+        "curvature": get_run_files("hessian.h5", "hessian"),
+        "spectrum": get_run_files("hessian.h5", "hessian"),
+        "landscape": get_run_files("landscape.h5", "landscape"),
+        "flatness": get_run_files("flatness.h5", "flatness"),
+        "trajectory": get_run_files("trajectory.h5", "trajectory"),
+        "trajectory_path": get_run_files("trajectory.h5", "trajectory"),
+        "connectivity": get_pair_files(),
+        "connectivity_path": get_pair_files(),
+    }.items()
+    if files  # a study without a stage has no table of it
 }
 # table -> what else it depends on
 TABLE_LIMITS = {
