@@ -163,8 +163,8 @@ def planes(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
         _colorbar(figure, filled, figure.axes)
     seed = store.attributes(next(iter(shown.values())))["seed"]
     note = (
-        f"At {point}; seed {seed}. Units: {experiment['normalization']}-normalised directions; along "
-        "eigenvectors, where the quadratic has risen by `rise`."
+        f"At {point}; seed {seed}. Units: {experiment['normalization']}-normalised directions; "
+        "along eigenvectors, where the quadratic has risen by `rise`."
     )
     return _with_note(figure, style, note)
 
@@ -580,7 +580,7 @@ def _estimates(
     """Every seed as a small marker and the geometric mean with its interval as a large one."""
     for converged, fill in ((True, colour), (False, "none")):
         some = part[part["converged"] == converged]
-        error = some["se"] if "se" in some else None
+        error = some.get("se")
         axis.errorbar(
             some["x"], some["value"], error, fmt=marker, color=colour, mfc=fill, ms=2.5, alpha=0.5
         )

@@ -34,13 +34,13 @@ def clone(folder: Path) -> Path:
         copy(source, folder / name)
     shutil.copy2(ROOT / "tests" / "configs" / "tiny.yaml", folder)
     shutil.copy2(Path(__file__).with_name("my_models.py"), folder)
-    write_stripes(folder / "data")
+    write_stripes(folder / "data" / "stripes")
     return folder
 
 
 def write_stripes(folder: Path) -> None:
     """A data set of three classes that can be learned: which third of the image is bright."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for split, count in (("train", 150), ("t10k", 60)):
         labels = random.integers(0, 3, count).astype(np.uint8)

