@@ -22,7 +22,7 @@ def main(snakemake) -> None:
     objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
     groups = {}
     try:
-        pca = trajectory.pca(snapshots, snapshots[-1], components)
+        pca = trajectory.pca(snapshots, components)
     except ValueError as error:  # too few snapshots were finite, or one dwarfs all others
         print(f"no PCA: {error}")
         status = "no PCA" if status == "ok" else status

@@ -313,13 +313,16 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
         _count_nonpositive(axes[1, column], trace[trace["point"] == point]["value"])
         axes[1, column].set_xlabel("width (hidden units, or channels)" if by_width else "optimizer")
     for axis in axes[0]:
-        for place, ceiling in enumerate(experiment["ceilings"].values()):
+        for optimizer, ceiling in experiment["ceilings"].items():
+            place = experiment["optimizers"].index(optimizer)
             if by_width:
                 axis.axhline(ceiling, color="0.5", ls=":", lw=0.9)
             else:
                 axis.hlines(ceiling, place - 0.4, place + 0.4, color="0.5", ls=":", lw=0.9)
-    axes[0, 0].plot([], [], color="0.5", ls=":", lw=0.9, label="2 (1 + m) / lr")
-    axes[0, 0].legend()
+    if experiment["ceilings"]:
+        axes[0, 0].plot([], [], color="0.5", ls=":", lw=0.9, label="2 (1 + m) / lr")
+    if axes[0, 0].get_legend_handles_labels()[0]:
+        axes[0, 0].legend()
     note = (
         _seeds_note(top, style) + " Hollow: not converged, not in the mean. Bars of single traces: "
         "standard error over probes."

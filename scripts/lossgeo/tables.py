@@ -18,17 +18,7 @@ Paths = Sequence[Path | str]
 
 RUN = ("model", "family", "width", "parameters", "optimizer", "seed")
 MEASURED = (*RUN, "split", "samples")
-PAIR = (
-    "model",
-    "family",
-    "width",
-    "parameters",
-    "optimizer",
-    "seed_a",
-    "seed_b",
-    "point",
-    "status",
-)
+PAIR = (*RUN[:-1], "seed_a", "seed_b", "point", "status", "samples")
 
 POINT = ("status", "step", "loss", "loss_se", "trace", "trace_se")
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")

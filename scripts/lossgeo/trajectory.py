@@ -17,17 +17,16 @@ class PCA:
         np.ndarray
     )  # (C,) fraction of the variance, descending; sums to 1 over all components
     axes: np.ndarray  # (C, P) float64, orthonormal
-    coordinates: np.ndarray  # (S, C) of the snapshots, relative to `origin`
+    coordinates: np.ndarray  # (S, C) of the snapshots, relative to the last one
     residuals: np.ndarray  # (S,) distance of each snapshot from the plane of components 1 and 2
 
 
-def pca(snapshots: np.ndarray, origin: np.ndarray, components: int) -> PCA:
+def pca(snapshots: np.ndarray, components: int) -> PCA:
     """Principal components of snapshots (S, P), centred, in float64, by the Gram trick.
 
-    `origin` (P,) is where coordinates count from (usually the last snapshot); it does not change
-    the axes. Signs are fixed so that the first snapshot has coordinates >= 0. The residual
-    distance says how far a projected snapshot is from where the plane shows it
-    (tomgoldstein/loss-landscape#1). Raises ValueError for fewer than three snapshots, or if they
+    Coordinates count from the last snapshot; signs are fixed so that the first snapshot's are not
+    negative. The residual distance says how far a projected snapshot is from where the plane shows
+    it (tomgoldstein/loss-landscape#1). Raises ValueError for fewer than three snapshots, or if they
     do not span `components` dimensions.
     """
     if len(snapshots) < 3:
@@ -37,7 +36,7 @@ def pca(snapshots: np.ndarray, origin: np.ndarray, components: int) -> PCA:
     if components > len(values) or values[components - 1] <= 1e-12 * values[0]:
         raise ValueError(f"the snapshots span fewer than {components} dimensions")
     axes = (vectors[:, :components].T @ centred) / np.sqrt(values[:components, None])
-    displaced = snapshots - origin.astype(np.float64)
+    displaced = snapshots - snapshots[-1].astype(np.float64)
     coordinates = displaced @ axes.T
     signs = np.where(coordinates[0] < 0, -1.0, 1.0)
     axes, coordinates = axes * signs[:, None], coordinates * signs

@@ -1,9 +1,11 @@
 """A small study's artefacts, with made-up numbers, as the scripts write them.
 
 Three models and two optimizers, three seeds. `wild` diverges: from the start for mlp-4, and for
-cnn-2 with seed 0 alone. mlp-8 with seed 1 never reaches the matched loss.
+cnn-2 with seed 0 alone; neither has a PCA then. mlp-8 with seed 1 never reaches the matched loss,
+and its snapshots span too few dimensions for a PCA.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +20,21 @@ CELLS = (*((model, "momentum") for model in MODELS), ("mlp-4", "wild"), ("cnn-2"
 SEEDS = (0, 1, 2)
 POINTS = ("matched", "final")
 NAN = np.nan
+OBJECTIVE = {"samples": 500, "split": "train", "device": "cpu"}
+RISE = 4.0  # nats; so the eigenplane of an eigenvalue of 8 has its unit at 1
 
 
 def status_of(model: str, optimizer: str, seed: int, point: str) -> str:
     if optimizer == "wild" and (model == "mlp-4" or seed == 0):
         return "diverged"
     return "not reached" if (model, seed, point) == ("mlp-8", 1, "matched") else "ok"
+
+
+def trajectory_status_of(model: str, optimizer: str, seed: int) -> str:
+    """What the trajectory says; all but "ok" have no PCA here."""
+    if (model, optimizer, seed) == ("mlp-8", "momentum", 1):
+        return "no PCA"
+    return status_of(model, optimizer, seed, "final")
 
 
 def identity_of(model: str, optimizer: str, seed: int | None = None) -> dict:
@@ -53,10 +64,10 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
             history(where / "history.csv", model, optimizer, seed, rng)
             for stage, groups in writers.items():
                 files[stage].append(where / f"{stage}.h5")
-                identity = identity_of(model, optimizer, seed)
+                identity = identity_of(model, optimizer, seed) | OBJECTIVE
                 found = groups(model, optimizer, seed, rng)
                 if stage == "trajectory":
-                    status = status_of(model, optimizer, seed, "final")
+                    status = trajectory_status_of(model, optimizer, seed)
                     identity |= {"status": status, "components": 3}
                 store.write(files[stage][-1], found, store.provenance({}, {}, {}, **identity))
         if optimizer == "momentum" and len(seeds) > 1:
@@ -112,6 +123,7 @@ def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
             "weights": Variable(("probe", "node"), weights, "1", "weights"),
         }
         attributes = {"status": status, "step": 20 if status == "ok" else -1}
+        attributes |= {"loss": gap * 0.25, "loss_se": gap * 0.02}
         attributes |= {"trace": gap * 40.0, "trace_se": gap * 2.0, "products": 17}
         groups[point] = Group(variables, attributes)
     return groups
@@ -147,10 +159,21 @@ def landscape(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
             f"{point}/eigenplane": Group(
                 {**axes, **measured(("plane", "alpha", "beta"), saddle)},
                 attributes
-                | {"cosine": gap * 0.0, "eigenvalue_alpha": gap * 8.0, "eigenvalue_beta": gap * -1},
+                | {"cosine": gap * 0.0}
+                | along_eigenvector("alpha", gap * 8.0, gap * 7.6)
+                | along_eigenvector("beta", gap * -1.0, gap * -1.1),
             ),
         }
     return groups
+
+
+def along_eigenvector(axis: str, eigenvalue: float, second_difference: float) -> dict[str, float]:
+    """What an eigenplane says of an axis; its unit is 1 where the eigenvalue is not positive."""
+    return {
+        f"eigenvalue_{axis}": eigenvalue,
+        f"scale_{axis}": math.sqrt(2 * RISE / eigenvalue) if eigenvalue > 0 else 1.0,
+        f"second_difference_{axis}": second_difference,
+    }
 
 
 def measured(dims: tuple[str, ...], loss: np.ndarray) -> dict[str, Variable]:
@@ -185,8 +208,8 @@ def flatness(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
 
 
 def trajectory(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
-    """None of `mlp-4` with `wild`: too few snapshots are finite."""
-    if (model, optimizer) == ("mlp-4", "wild"):
+    """None where too few snapshots are finite or distinct."""
+    if trajectory_status_of(model, optimizer, seed) != "ok":
         return {}
     count, components = 6, 3
     coordinates = rng.normal(size=(count, components)).cumsum(0)
@@ -239,4 +262,5 @@ def pair(path: Path, model: str, optimizer: str) -> None:
         groups[split] = Group(variables, barriers)
     identity = identity_of(model, optimizer) | {"seed_a": 0, "seed_b": 1}
     identity |= {"point": "matched", "status": status}
+    identity |= {"samples": OBJECTIVE["samples"], "device": OBJECTIVE["device"]}
     store.write(path, groups, store.provenance({}, {}, {}, **identity))

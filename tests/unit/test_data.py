@@ -25,6 +25,7 @@ from lossgeo.data import (
     read_idx,
     subset,
 )
+from lossgeo.probe import load_shape
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -101,6 +102,16 @@ def test_a_split_is_loaded_as_it_is_stored(folder):
     assert (pixels.shape, classes.shape) == ((6, 5, 4), (6,))
     assert pixels.dtype == classes.dtype == np.uint8
     np.testing.assert_array_equal(pixels, read_idx(folder / FILES[0]))
+
+
+@pytest.mark.parametrize("fuller", [FILES[1], FILES[3]])
+def test_the_shape_and_the_classes_are_those_of_both_splits(folder, fuller):
+    """Whichever split has the largest label; the other one may lack it."""
+    files = [folder / name for name in FILES]
+    labels = read_idx(folder / fuller).copy()
+    labels[1] = 8
+    (folder / fuller).write_bytes(idx(labels))
+    assert load_shape(files) == ((1, 5, 4), 9)
 
 
 def test_images_and_labels_of_different_number_are_refused_with_both(folder):

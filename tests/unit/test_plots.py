@@ -7,10 +7,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 
-from lossgeo import plots, store
+from lossgeo import plots, store, study
+from lossgeo.store import Group, Variable
 
+from .artefacts import MODELS, NAN
 from .test_tables import MAKERS
 
 STYLE = {"column_width": 3.4, "font_size": 8, "dpi": 30, "confidence": 0.95}
@@ -20,20 +23,42 @@ FILES = {  # the files that a figure reads beside the tables
     "surfaces": "landscape",
     "trajectory": "trajectory",
 }
-EXPERIMENTS = {
-    "architecture": {
-        "models": ["mlp-4", "mlp-8", "cnn-2"],
-        "optimizers": ["momentum"],
-        "points": ["matched", "final"],
+CONFIG = {  # the part of a config that figures are told of
+    "models": {name: {"family": f, "width": w} for name, (f, w, _) in MODELS.items()},
+    "optimizers": {
+        "momentum": {"name": "SGD", "lr": 0.1, "momentum": 0.9},
+        "wild": {"name": "Adam", "lr": 1.0},
+        "plain": {"name": "SGD", "lr": 0.4},
     },
-    "optimizer": {  # two of its runs of `wild` diverged, one at the first seed
-        "models": ["mlp-4", "cnn-2"],
-        "optimizers": ["momentum", "wild"],
-        "points": ["final"],
+    "landscape": {"normalization": "layer"},
+    "experiments": {
+        "architecture": {
+            "models": ["mlp-4", "mlp-8", "cnn-2"],
+            "optimizers": ["momentum"],
+            "points": ["matched", "final"],
+            "epochs": 3,
+        },
+        "optimizer": {  # two of its runs of `wild` diverged, one at the first seed
+            "models": ["mlp-4", "cnn-2"],
+            "optimizers": ["momentum", "wild"],
+            "points": ["final"],
+            "epochs": 3,
+        },
+        "small": {
+            "models": ["mlp-4"],
+            "optimizers": ["momentum"],
+            "points": ["final"],
+            "epochs": 3,
+        },
+        "diverged": {
+            "models": ["mlp-4"],
+            "optimizers": ["wild"],
+            "points": ["final"],
+            "epochs": 3,
+        },
     },
-    "small": {"models": ["mlp-4"], "optimizers": ["momentum"], "points": ["final"]},
-    "diverged": {"models": ["mlp-4"], "optimizers": ["wild"], "points": ["final"]},
 }
+EXPERIMENTS = {name: study.get_shown(CONFIG, name) for name in CONFIG["experiments"]}
 
 
 def read_back(files, folder) -> dict[str, pd.DataFrame]:
@@ -50,8 +75,8 @@ def tables(artefacts, tmp_path_factory):
     return read_back(artefacts, tmp_path_factory.mktemp("tables"))
 
 
-def draw(name, tables, artefacts, experiment, style=STYLE):
-    experiment = EXPERIMENTS[experiment]
+def draw(name, tables, artefacts, experiment, style=STYLE, **changes):
+    experiment = EXPERIMENTS[experiment] | changes
     wanted = [
         path
         for path in artefacts.get(FILES.get(name), [])
@@ -189,3 +214,246 @@ def test_a_users_model_without_a_width_is_drawn_beside_the_others(tables, artefa
     assert "optimizer" in words(figure)
     assert "mlp-8" in words(figure)
     assert saved(figure, "png").startswith(b"\x89PNG")
+
+
+def panel(figure, title: str):
+    return next(axis for axis in figure.axes if axis.get_title() == title)
+
+
+def drawn(axis) -> list[str]:
+    """What a panel's own texts say, its labels and legend aside."""
+    return [text.get_text() for text in axis.texts]
+
+
+# An experiment's own part of shared runs
+
+
+def test_training_ends_where_the_experiment_ends(tables, artefacts):
+    """A run that another experiment trains for longer is cut, model by model."""
+    epochs = {"mlp-4": 1, "mlp-8": 2, "cnn-2": 3}
+    figure = draw("training", tables, artefacts, "architecture", epochs=epochs)
+    for axis, ends in ((panel(figure, "MLP"), {1.0, 2.0}), (panel(figure, "CNN"), {3.0})):
+        assert {line.get_xdata()[-1] for line in axis.lines} == ends
+    whole = draw("training", tables, artefacts, "architecture")
+    lengths = {len(line.get_xdata()) for line in panel(whole, "MLP").lines}
+    assert lengths == {7}
+
+
+def test_what_diverged_after_the_experiments_end_is_not_missing_from_it(tables, artefacts):
+    """`wild` diverges after an epoch: an experiment of half an epoch has nothing missing."""
+    assert "not finite" in words(draw("training", tables, artefacts, "optimizer"))
+    epochs = {"mlp-4": 0.5, "cnn-2": 0.5}
+    assert "not finite" not in words(
+        draw("training", tables, artefacts, "optimizer", epochs=epochs)
+    )
+
+
+@pytest.mark.parametrize("name", ["lines", "planes", "surfaces"])
+def test_lengths_are_in_the_units_of_the_configs_normalisation(tables, artefacts, name):
+    text = words(draw(name, tables, artefacts, "architecture"))
+    assert "layer-normalised" in text
+    assert "filter" not in text
+    assert "none-normalised" in words(
+        draw(name, tables, artefacts, "architecture", normalization="none")
+    )
+
+
+# Lines
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Write lines files of mlp-4 with given losses (directions, 3) per (optimizer, seed)."""
+
+    def write(losses: dict) -> list:
+        alphas = Variable(("alpha",), np.array([-1.0, 0.0, 1.0]), "1", "offset")
+        paths = []
+        for (optimizer, seed), loss in losses.items():
+            path = tmp_path / f"{optimizer}-{seed}.h5"
+            measured = Variable(("direction", "alpha"), np.array(loss), "nats", "loss")
+            group = Group({"alpha": alphas, "loss": measured}, {"status": "ok", "step": 1})
+            identity = {"model": "mlp-4", "family": "mlp", "width": 4, "parameters": 200}
+            identity |= {"optimizer": optimizer, "seed": seed}
+            store.write(path, {"final/lines": group}, identity)
+            paths.append(path)
+        return paths
+
+    return write
+
+
+def draw_lines(paths, optimizers):
+    experiment = EXPERIMENTS["small"] | {"optimizers": optimizers}
+    return plots.draw("lines", {}, paths, experiment, STYLE)
+
+
+def test_only_whole_lines_are_averaged(broken):
+    """A line with a gap is drawn as far as it goes; the mean is of lines without one."""
+    one, two, holed = [3.0, 1.0, 5.0], [5.0, 1.0, 3.0], [100.0, 1.0, NAN]
+    figure = draw_lines(broken({("a", 0): [one, holed], ("a", 1): [two, two]}), ["a"])
+    axis = panel(figure, "MLP")
+    thick = [line for line in axis.lines if line.get_linewidth() >= 1]
+    assert len(thick) == 1
+    np.testing.assert_allclose(thick[0].get_ydata(), np.mean([one, two, two], axis=0), rtol=1e-12)
+    assert len([line for line in axis.lines if line.get_linewidth() < 1]) == 4
+    assert drawn(axis) == [], "seed 0 has a line to show"
+
+
+@pytest.mark.parametrize("order", [["good", "bad"], ["bad", "good"]])
+def test_runs_without_a_whole_line_are_named_in_any_order_of_the_series(broken, order):
+    """And have no mean; the run that is named is the one without."""
+    good, bad = [[3.0, 1.0, 5.0]], [[NAN, NAN, NAN]]
+    paths = broken({("good", 0): good, ("bad", 0): bad, ("good", 1): bad, ("bad", 1): good})
+    axis = panel(draw_lines(paths, order), "mlp-4")
+    (text,) = drawn(axis)
+    named = text.removeprefix("not finite:\n").split("\n")
+    assert sorted(named) == ["mlp-4/bad seed 0", "mlp-4/good seed 1"]
+    only = panel(draw_lines(broken({("good", 0): good, ("bad", 0): bad}), order), "mlp-4")
+    assert drawn(only) == ["not finite:\nmlp-4/bad seed 0"]
+    assert len([line for line in only.lines if line.get_linewidth() >= 1]) == 1
+
+
+# Eigenvalues
+
+
+def means_of(axis, label: str) -> dict[float, float]:
+    """x -> the geometric mean that is drawn there."""
+    container = next(c for c in axis.containers if c.get_label() == label)
+    line = container.lines[0]
+    return dict(zip(line.get_xdata(), line.get_ydata(), strict=True))
+
+
+def changed(tables, name: str, column: str, values: dict) -> dict[str, pd.DataFrame]:
+    """The tables with other values for mlp-4/momentum's seeds at the final point."""
+    table = tables[name].copy()
+    rows = (table["model"] == "mlp-4") & (table["optimizer"] == "momentum")
+    rows &= table["point"] == "final"
+    if name == "eigenvalues":
+        rows &= (table["end"] == "top") & (table["rank"] == 1)
+    for seed, value in values.items():
+        table.loc[rows & (table["seed"] == seed), column] = value
+    return {**tables, name: table}
+
+
+def test_eigenvalues_that_have_not_converged_are_not_in_the_mean(tables, artefacts):
+    values = changed(tables, "eigenvalues", "eigenvalue", {0: 4.0, 1: 9.0, 2: 1e6})
+    some = changed(values, "eigenvalues", "converged", {0: True, 1: True, 2: False})
+    figure = draw("eigenvalues", some, artefacts, "small")
+    axis = panel(figure, "at final")
+    assert means_of(axis, "mlp") == {4.0: pytest.approx(6.0, rel=1e-12)}
+    hollow = [line for line in axis.lines if line.get_markerfacecolor() == "none"]
+    assert [list(line.get_ydata()) for line in hollow if len(line.get_ydata())] == [[1e6]]
+    assert "Hollow: not converged, not in the mean" in words(figure)
+
+
+def test_where_nothing_has_converged_there_is_no_mean(tables, artefacts):
+    some = changed(tables, "eigenvalues", "converged", dict.fromkeys(range(3), False))
+    axis = panel(draw("eigenvalues", some, artefacts, "small"), "at final")
+    assert "mlp" not in {c.get_label() for c in axis.containers}
+    hollow = [line for line in axis.lines if line.get_markerfacecolor() == "none"]
+    assert sum(len(line.get_ydata()) for line in hollow) == 3
+
+
+def test_traces_that_are_not_positive_are_counted_and_not_in_the_mean(tables, artefacts):
+    """A logarithmic axis cannot show them."""
+    some = changed(tables, "curvature", "trace", {0: 4.0, 1: 9.0, 2: -3.0})
+    figure = draw("eigenvalues", some, artefacts, "small")
+    top, trace = figure.axes[:2]
+    assert means_of(trace, "mlp") == {4.0: pytest.approx(6.0, rel=1e-12)}
+    assert drawn(trace) == ["1 of 3 not positive"]
+    assert drawn(top) == []
+    assert "not positive" not in words(draw("eigenvalues", tables, artefacts, "small"))
+
+
+def test_an_eigenvalue_that_is_not_positive_is_not_in_the_mean(tables, artefacts):
+    values = changed(tables, "eigenvalues", "eigenvalue", {0: 4.0, 1: 9.0, 2: -1.0})
+    axis = draw("eigenvalues", values, artefacts, "small").axes[0]
+    assert means_of(axis, "mlp") == {4.0: pytest.approx(6.0, rel=1e-12)}
+
+
+def test_single_traces_have_their_standard_errors_as_bars(tables, artefacts):
+    values = changed(tables, "curvature", "trace", {0: 4.0, 1: 9.0, 2: 30.0})
+    some = changed(values, "curvature", "trace_se", {0: 0.5, 1: 1.0, 2: 2.0})
+    figure = draw("eigenvalues", some, artefacts, "small")
+    trace = figure.axes[1]
+    bars = next(c for c in trace.containers if len(c.lines[0].get_xdata()) == 3)
+    ends = [sorted(segment[:, 1]) for segment in bars.lines[2][0].get_segments()]
+    assert ends == [[3.5, 4.5], [8.0, 10.0], [28.0, 32.0]]
+    assert "standard error over probes" in words(figure)
+
+
+def dotted(axis) -> list[float]:
+    """Heights of a panel's dotted lines."""
+    lines = [
+        line.get_ydata()[0] for line in axis.lines if line.get_ls() == ":" and len(line.get_ydata())
+    ]
+    for collection in axis.collections:
+        if isinstance(collection, LineCollection) and collection.get_linestyle()[0][1]:
+            lines += [segment[0, 1] for segment in collection.get_segments()]
+    return lines
+
+
+def test_the_edge_of_stability_of_the_learning_rate_is_drawn(tables, artefacts):
+    """2 (1 + 0.9) / 0.1 = 38, on the eigenvalues and not on the trace."""
+    figure = draw("eigenvalues", tables, artefacts, "architecture")
+    for axis in figure.axes[:2]:
+        assert dotted(axis) == [pytest.approx(38.0)]
+    for axis in figure.axes[2:4]:
+        assert dotted(axis) == []
+    assert "2 (1 + m) / lr" in words(figure)
+
+
+def test_each_optimizer_has_its_own_ceiling_at_its_own_place():
+    """Of three optimizers, the second has none: Adam's would not be a number of its lr alone."""
+    config = CONFIG | {
+        "experiments": {
+            "e": CONFIG["experiments"]["small"] | {"optimizers": ["plain", "wild", "momentum"]}
+        }
+    }
+    shown = study.get_shown(config, "e")
+    assert shown["ceilings"] == {"plain": pytest.approx(5.0), "momentum": pytest.approx(38.0)}
+
+
+@pytest.mark.parametrize("optimizers", [["momentum", "wild"], ["wild", "momentum"]])
+def test_a_ceiling_is_drawn_over_its_optimizers_tick(tables, artefacts, optimizers):
+    figure = draw("eigenvalues", tables, artefacts, "optimizer", optimizers=optimizers)
+    axis = figure.axes[0]
+    (lines,) = [
+        c for c in axis.collections if isinstance(c, LineCollection) and c.get_linestyle()[0][1]
+    ]
+    (segment,) = lines.get_segments()
+    np.testing.assert_allclose(segment[:, 1], 38.0)
+    assert segment[:, 0].mean() == pytest.approx(optimizers.index("momentum"))
+
+
+def test_without_a_ceiling_the_legend_has_none(tables, artefacts):
+    """`wild` is Adam: an entry without a line would make the reader search for it."""
+    figure = draw("eigenvalues", tables, artefacts, "diverged")
+    assert dotted(figure.axes[0]) == []
+    assert "2 (1 + m) / lr" not in words(figure)
+
+
+# Trajectories
+
+
+def test_the_trajectory_is_that_of_the_first_seed_with_a_pca(tables, artefacts):
+    """cnn-2 with wild lost its first seed: the second is shown, from its own file."""
+    figure = draw("trajectory", tables, artefacts, "optimizer")
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    assert titles == ["mlp-4, momentum", "cnn-2, momentum", "cnn-2, wild"]
+    path = next(
+        path for path in artefacts["trajectory"] if path.parts[-4:-1] == ("cnn-2", "wild", "seed1")
+    )
+    expected = store.read(path, "pca").variables["coordinates"].values[:, :2]
+    shown = panel(figure, "cnn-2, wild").lines[0].get_xydata()
+    np.testing.assert_array_equal(shown, expected)
+
+
+def test_what_has_no_pca_at_all_is_named(tables, artefacts):
+    assert "No PCA: mlp-4, wild." in words(draw("trajectory", tables, artefacts, "optimizer"))
+    assert "No PCA" not in words(draw("trajectory", tables, artefacts, "architecture"))
+
+
+def test_where_no_run_has_a_pca_the_figure_says_so(tables, artefacts):
+    assert "no run has enough finite snapshots" in words(
+        draw("trajectory", tables, artefacts, "diverged")
+    )

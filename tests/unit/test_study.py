@@ -3,12 +3,14 @@
 import copy
 import gzip
 import hashlib
+import io
 import struct
 import sys
 import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from snakemake.exceptions import WorkflowError
@@ -21,6 +23,7 @@ SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yam
 
 CONFIG = """
 data: {folder: nowhere}
+connectivity: {point: epoch12}
 seeds: [0, 1, 2, 5, 7]
 models:
   mlp-32: {family: mlp, width: 32}
@@ -34,7 +37,7 @@ experiments:
     models: [mlp-32, mlp-128, cnn-16]
     optimizers: [momentum]
     epochs: published
-    points: [matched, final]
+    points: [matched, epoch12]
     stages: [landscape, hessian, flatness, trajectory, connectivity]
   optimizer:
     models: [mlp-128]
@@ -82,10 +85,11 @@ def test_a_stage_has_the_runs_of_the_experiments_that_measure_it(config):
 def test_points_are_merged_without_repetition(config):
     assert study.get_points(config, "mlp-128", "momentum", "hessian") == [
         "matched",
-        "final",
+        "epoch12",
         "epoch5",
+        "final",
     ]
-    assert study.get_points(config, "mlp-128", "momentum", "flatness") == ["matched", "final"]
+    assert study.get_points(config, "mlp-128", "momentum", "flatness") == ["matched", "epoch12"]
     assert study.get_points(config, "mlp-128", "sgd", "hessian") == ["epoch5", "final"]
     assert study.get_points(config, "mlp-128", "sgd", "flatness") == []
 
@@ -157,24 +161,91 @@ def idx(values: np.ndarray) -> bytes:
 @pytest.fixture
 def own(config, tmp_path) -> dict:
     """A config with data of the user's own: 6 x 5 pixels, four classes."""
-    folder = tmp_path / "own"
-    folder.mkdir()
+    folder = tmp_path / "own" / "mine"
+    folder.mkdir(parents=True)
     for images, labels, n in ((FILES[0], FILES[1], 8), (FILES[2], FILES[3], 4)):
         (folder / images).write_bytes(idx(np.zeros((n, 6, 5), np.uint8)))
         (folder / labels).write_bytes(idx(np.arange(n, dtype=np.uint8) % 4))
-    own = {"name": "mine", "folder": str(folder), "source": "files", "mean": 0.5, "std": 0.2}
+    own = {"name": "mine", "folder": str(folder.parent), "source": "files", "mean": 0.5, "std": 0.2}
     config["data"] |= own
     return config
 
 
+def put_data(config: dict, name: str, labels: np.ndarray, shape: tuple = (6, 5)) -> None:
+    """Put labels, and as many images of a shape, in the place of a split's files."""
+    images, targets = FILES[:2] if name == "train" else FILES[2:]
+    folder = study.get_data_folder(config)
+    (folder / images).write_bytes(idx(np.zeros((len(labels), *shape), np.uint8)))
+    (folder / targets).write_bytes(idx(labels.astype(np.uint8)))
+
+
+def test_the_files_of_a_data_set_lie_in_a_folder_of_its_name(config):
+    """One setting of the folder serves several data sets: none takes another's files for its."""
+    config["data"]["folder"] = "somewhere/data"
+    assert study.get_data_folder(config) == Path("somewhere/data/mnist")
+    config["data"]["name"] = "fashion-mnist"
+    assert study.get_data_folder(config) == Path("somewhere/data/fashion-mnist")
+
+
+def test_the_folder_of_the_data_is_by_default_beside_the_results():
+    text = CONFIG.replace("data: {folder: nowhere}\n", "")
+    assert study.get_data_folder(completed(text)) == Path("results/data/mnist")
+
+
 def test_data_of_ones_own_are_known_by_their_digests_now(own):
-    folder = Path(own["data"]["folder"])
+    folder = study.get_data_folder(own)
     spec = study.get_data_spec(own)
     assert spec["mean"] == 0.5
     for name in FILES:
         digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         assert spec["sha256"][name] == digest
     study.check(own)
+
+
+# What its figures show
+
+
+def test_a_figure_is_told_what_its_experiment_says(config):
+    config["landscape"]["normalization"] = "layer"
+    config["optimizers"]["adam"] = {"name": "Adam", "lr": 0.001}
+    config["experiments"]["optimizer"]["optimizers"] = ["adam", "sgd", "momentum"]
+    assert study.get_shown(config, "optimizer") == {
+        "models": ["mlp-128"],
+        "optimizers": ["adam", "sgd", "momentum"],
+        "points": ["epoch5", "final"],
+        "epochs": {"mlp-128": 20},
+        "normalization": "layer",
+        "ceilings": {"sgd": pytest.approx(20.0), "momentum": pytest.approx(380.0)},
+    }
+
+
+def test_a_figure_is_told_its_own_experiments_epochs(config):
+    """Not those of the longer experiment with which it shares a run."""
+    shown = study.get_shown(config, "architecture")
+    assert shown["epochs"] == {"mlp-32": 24, "mlp-128": 12, "cnn-16": 14}
+    assert shown["ceilings"] == {"momentum": pytest.approx(380.0)}
+    assert shown["normalization"] == "filter"
+    config["experiments"]["architecture"]["epochs"] = {"mlp-32": 2, "mlp-128": 4, "cnn-16": 6}
+    assert study.get_shown(config, "architecture")["epochs"] == {
+        "mlp-32": 2,
+        "mlp-128": 4,
+        "cnn-16": 6,
+    }
+
+
+@pytest.mark.parametrize("momentum", [None, 0.0, 0.5, 0.9])
+def test_the_ceiling_is_where_heavy_ball_stops_being_stable(momentum):
+    """x <- x - lr lambda x + m (x - x before): |eigenvalues| pass 1 at lambda = 2 (1 + m) / lr."""
+    m = momentum or 0.0
+    spec = {"name": "SGD", "lr": 0.05} | ({} if momentum is None else {"momentum": momentum})
+    ceiling = study.get_ceiling(spec)
+    assert ceiling == pytest.approx(2 * (1 + m) / 0.05, rel=1e-14)
+
+    def growth(curvature: float) -> float:
+        step = np.array([[1 + m - 0.05 * curvature, -m], [1.0, 0.0]])
+        return np.abs(np.linalg.eigvals(step)).max()
+
+    assert growth(0.999 * ceiling) < 1 < growth(1.001 * ceiling)
 
 
 # What is wrong with a config: names, grids, points
@@ -277,13 +348,50 @@ def test_a_shared_run_reaches_what_the_longer_experiment_trains(config):
     study.check(config)
 
 
+def test_final_is_refused_where_another_experiment_trains_the_run_for_longer(config):
+    """The run ends where the longest experiment does; the shorter one must say which epoch."""
+    config["experiments"]["architecture"]["points"] = ["matched", "final"]
+    refused(
+        config,
+        "experiments.architecture.points",
+        "'final'",
+        "mlp-128/momentum for 20 epochs",
+        "experiments.architecture for 12",
+        "'epoch12'",
+    )
+    config["experiments"]["optimizer"]["epochs"] = 12
+    study.check(config)
+    config["experiments"]["optimizer"] |= {"epochs": 3, "points": ["final"]}
+    refused(config, "experiments.optimizer.points", "'final'", "12 epochs", "'epoch3'")
+
+
+def test_final_is_the_longer_experiments_to_say(config):
+    """`optimizer` trains mlp-128/momentum for its 20 epochs: its end is the run's."""
+    assert "final" in config["experiments"]["optimizer"]["points"]
+    study.check(config)
+
+
+def test_final_may_not_be_connected_either_where_the_run_is_trained_for_longer(config):
+    config["connectivity"]["point"] = "final"
+    refused(config, "connectivity.point", "'final'", "mlp-128/momentum", "20 epochs", "'epoch12'")
+    config["connectivity"]["point"] = "epoch12"
+    study.check(config)
+
+
+def test_who_connects_nothing_does_not_mind_the_point_that_is_connected(config):
+    config["connectivity"]["point"] = "final"
+    config["experiments"]["architecture"]["stages"] = ["hessian"]
+    study.check(config)
+
+
 def test_the_point_that_is_connected_must_be_reached(config):
     config["connectivity"]["point"] = "epoch15"
     refused(config, "connectivity.point", "'epoch15'", "cnn-16/momentum", "14 epochs")
 
 
 def test_components_need_snapshots(config):
-    config["experiments"]["architecture"]["epochs"] = 4
+    config["experiments"]["architecture"] |= {"epochs": 4, "points": ["epoch4"]}
+    config["connectivity"]["point"] = "epoch4"
     config["trajectory"]["components"] = 5
     refused(config, "trajectory.components", "found 5", "5 snapshots", "snapshots_per_epoch")
     config["training"]["snapshots_per_epoch"] = 2
@@ -316,23 +424,51 @@ def test_data_of_ones_own_need_mean_and_std(own, key):
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_of_ones_own_must_be_there(own, name):
-    (Path(own["data"]["folder"]) / name).unlink()
+    (study.get_data_folder(own) / name).unlink()
     refused(own, "data.folder", name, "missing")
 
 
 def test_a_known_data_set_must_be_what_it_is_called(own):
     """Whatever the source: files with other digests are not MNIST."""
+    folder = study.get_data_folder(own)
+    folder.rename(folder.with_name("mnist"))
     own["data"] |= {"name": "mnist", "source": "auto"}
     refused(own, "data.folder", FILES[0], "sha256", DATASETS["mnist"].sha256[FILES[0]], "delete it")
 
 
-def test_gzipped_files_of_ones_own_are_not_idx_files(own, tmp_path):
-    """With a user's model the files are read before any job starts."""
-    path = Path(own["data"]["folder"]) / FILES[2]
+@pytest.mark.parametrize("name", FILES)
+def test_gzipped_files_of_ones_own_are_not_idx_files(own, name):
+    """Images or labels: they are read before any job starts, with a user's model or without."""
+    path = study.get_data_folder(own) / name
     path.write_bytes(gzip.compress(path.read_bytes()))
-    own["models"]["mlp-32"] = {"factory": "my_models:make"}
-    own["experiments"]["architecture"]["epochs"] = 10
-    refused(own, FILES[2], "not an IDX file")
+    refused(own, "data.folder", name, "not an IDX file")
+
+
+@pytest.mark.parametrize(("split", "held"), [("train", 8), ("test", 4)])
+def test_more_samples_than_the_files_hold_are_refused(own, split, held):
+    key = f"{split}_samples"
+    own["data"][key] = held
+    study.check(own)
+    own["data"][key] = held + 1
+    refused(own, f"data.{key}", f"found {held + 1}", f"hold {held}", "null for all")
+
+
+@pytest.mark.parametrize("shape", [(3, 28), (28, 3), (1, 1)])
+def test_a_cnn_needs_images_that_can_be_pooled_twice(own, shape):
+    for split in ("train", "test"):
+        put_data(own, split, np.arange(4), shape)
+    refused(own, "models.cnn-16", f"{shape[0]} x {shape[1]}", "4 x 4", "mlp")
+
+
+def test_images_of_four_pixels_square_are_large_enough_and_mlps_take_any(own):
+    for split in ("train", "test"):
+        put_data(own, split, np.arange(4), (4, 4))
+    study.check(own)
+    for split in ("train", "test"):
+        put_data(own, split, np.arange(4), (1, 2))
+    del own["models"]["cnn-16"]
+    own["experiments"]["architecture"]["models"].remove("cnn-16")
+    study.check(own)
 
 
 # Factories
@@ -346,7 +482,7 @@ def factory(own, tmp_path):
         (tmp_path / "my_models.py").write_text(textwrap.dedent(source))
         spec = {"factory": "my_models:make", "arguments": arguments}
         own["models"]["mlp-32"] = spec
-        own["experiments"]["architecture"]["epochs"] = 10
+        own["experiments"]["architecture"]["epochs"] = 20
         return own
 
     return write
@@ -365,6 +501,23 @@ def test_a_users_model_is_built_before_any_job_starts(factory):
     """For the data's own shape and classes, and in another process: this one stays light."""
     study.check(factory(GOOD))
     assert "my_models" not in sys.modules
+
+
+@pytest.mark.parametrize("fuller", ["train", "test"])
+def test_classes_are_counted_over_both_splits(factory, fuller):
+    """The user's model is built for seven classes, whichever split has the seventh."""
+    config = factory(
+        """
+        from torch import nn
+
+        def make(input_shape, classes):
+            assert classes == 7, classes
+            return nn.Sequential(nn.Flatten(), nn.Linear(30, classes))
+        """
+    )
+    refused(config, "models.mlp-32", "my_models:make")  # four as yet
+    put_data(config, fuller, np.array([0, 1, 6, 2]))
+    study.check(config)
 
 
 @pytest.mark.parametrize(
@@ -509,13 +662,36 @@ def test_a_number_that_yaml_reads_as_text_is_explained(text):
         assert word in message
 
 
-@pytest.mark.parametrize("name", ["my model", "a/b", "-x"])
-def test_a_name_that_is_no_folder_is_refused(name):
-    message = explained(
-        lambda config: config["models"].update({name: {"family": "mlp", "width": 2}})
-    )
-    for word in ("models", repr(name), "letters, digits, dot, hyphen and underscore"):
-        assert word in message
+ENTRIES = {
+    "models": "{family: mlp, width: 2}",
+    "optimizers": "{name: SGD, lr: 0.1}",
+    "experiments": "{models: [mlp-32], optimizers: [sgd], epochs: 1, points: [final], stages: []}",
+}
+NAME = "a letter, then letters, digits, dot, hyphen or underscore; not na, nan, null, none"
+
+
+@pytest.mark.parametrize("kind", ENTRIES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("my model", "a/b", "-x", "", "8", "32-mlp", "1e3", "_x", ".x"),
+        *("NA", "NaN", "nan", "NULL", "null", "None"),
+    ],
+)
+def test_a_name_that_is_no_folder_or_would_not_survive_a_csv_is_refused(kind, name):
+    """Pandas reads 8 as a number and NA as nothing."""
+    message = explained(lambda config: config[kind].update({name: yaml.safe_load(ENTRIES[kind])}))
+    for word in (kind, repr(name), NAME):
+        assert word in message, f"{word!r} is not in: {message}"
+
+
+@pytest.mark.parametrize("name", ["a", "NAN-1", "nan2", "None_", "na", "Null.5", "e3"])
+def test_names_that_survive_a_csv_pass(name):
+    config = yaml.safe_load(CONFIG)
+    config["models"][name] = {"family": "mlp", "width": 2}
+    validate(config, str(SCHEMA))
+    frame = pd.read_csv(io.StringIO(f"model\n{name}\n"))
+    assert list(frame["model"]) == [name]
 
 
 @pytest.mark.parametrize("reference", ["my_models", "my_models.make", "my-models:make", "a:b:c"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lossgeo.directions import normalize, random_direction
 from lossgeo.objective import evaluate
 from lossgeo.parameters import unflatten
-from lossgeo.surface import centred_grid, line, plane
+from lossgeo.surface import centred_grid, line, plane, second_difference
 
 from .conftest import dense_hessian
 
@@ -78,6 +78,33 @@ def test_the_second_difference_of_a_line_is_the_hessians_quadratic_form(case):
         assert np.diff(loss, 2)[0] / STEP**2 == pytest.approx(exact, rel=1e-4)
 
 
+def test_the_second_difference_tends_to_the_hessians_quadratic_form(case):
+    """d'Hd of the dense Hessian, in float64; and for an eigenvector its eigenvalue."""
+    for seed in range(3):
+        d = direction_of(case, seed)
+        found = second_difference(case.objective, case.theta, d, STEP)
+        assert isinstance(found, float)
+        assert found == pytest.approx(float(d @ case.hessian @ d), rel=1e-4)
+    values, vectors = torch.linalg.eigh(case.hessian)
+    for index in (-1, -2):
+        found = second_difference(case.objective, case.theta, vectors[:, index], 1e-4)
+        assert found == pytest.approx(float(values[index]), rel=1e-5)
+
+
+def test_the_second_difference_is_of_the_models_loss_at_that_very_step(case):
+    d, h = direction_of(case, 1), 0.3
+    low, centre, high = (float(case.loss(case.theta + a * d)) for a in (-h, 0.0, h))
+    found = second_difference(case.objective, case.theta, d, h)
+    assert found == pytest.approx((low - 2 * centre + high) / h**2, rel=1e-9)
+
+
+def test_the_second_difference_grows_with_the_square_of_the_direction(case):
+    """(s d)'H(s d) = s^2 d'Hd: at the step h / s the very same points are measured."""
+    d = direction_of(case, 2)
+    wide = second_difference(case.objective, case.theta, 4.0 * d, 0.25 * STEP)
+    assert wide == 16 * second_difference(case.objective, case.theta, d, STEP)
+
+
 def test_an_eigenvector_plane_has_the_eigenvalues_as_curvatures_and_no_mixed_one(case):
     values, vectors = torch.linalg.eigh(case.hessian)
     v1, v2 = vectors[:, -1], vectors[:, -2]
@@ -102,6 +129,7 @@ def test_a_theta_that_is_not_finite_has_a_surface_of_nan(mlp):
     grid = centred_grid(1.0, 3)
     assert np.isnan(line(mlp.objective, theta, theta, grid)["loss"]).all()
     assert np.isnan(plane(mlp.objective, theta, theta, theta, grid, grid)["loss"]).all()
+    assert math.isnan(second_difference(mlp.objective, theta, theta, 0.1))
 
 
 # Rescaling symmetries of ReLU networks (Dinh et al. 2017)

@@ -9,7 +9,16 @@ import pytest
 from lossgeo import store, tables
 from lossgeo.store import Group, Variable
 
-from .artefacts import CELLS, NAN, POINTS, SEEDS, status_of
+from .artefacts import (
+    CELLS,
+    NAN,
+    OBJECTIVE,
+    POINTS,
+    SEEDS,
+    identity_of,
+    status_of,
+    trajectory_status_of,
+)
 
 RUNS = [(*cell, seed) for cell in CELLS for seed in SEEDS]
 
@@ -54,6 +63,22 @@ def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
     assert set(table.columns) <= set(tables.COLUMNS)
 
 
+MEASURED = ("eigenvalues", "curvature", "spectrum", "landscape", "flatness")
+
+
+@pytest.mark.parametrize("name", [*MEASURED, "trajectory", "trajectory_path"])
+def test_every_row_says_on_which_split_and_how_many_samples_it_was_measured(made, name):
+    assert (made[name]["split"] == OBJECTIVE["split"]).all()
+    assert (made[name]["samples"] == OBJECTIVE["samples"]).all()
+    assert made[name]["samples"].dtype == int
+    assert list(made[name].columns[:8]) == [*identity_of("mlp-4", "wild", 0), "split", "samples"]
+
+
+@pytest.mark.parametrize("name", ["connectivity", "connectivity_path"])
+def test_pairs_have_rows_of_both_splits(made, name):
+    assert set(made[name]["split"]) == {"train", "test"}
+
+
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_table_survives_its_csv(made, name, tmp_path):
     store.write_csv(made[name], tmp_path / "t.csv")
@@ -74,7 +99,7 @@ def test_the_dictionary_has_a_row_for_every_column_of_every_table(made):
     assert list(zip(found["table"], found["column"], strict=True)) == pairs
 
 
-@pytest.mark.parametrize("name", ["eigenvalues", "curvature", "spectrum", "landscape", "flatness"])
+@pytest.mark.parametrize("name", MEASURED)
 def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
     """Diverged runs and points that were not reached too."""
     rows = made[name].groupby(["model", "optimizer", "seed", "point"], sort=False)
@@ -89,7 +114,7 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
     ("name", "numbers"),
     [
         ("eigenvalues", ["eigenvalue", "residual"]),
-        ("curvature", ["trace", "trace_se", "effective_rank"]),
+        ("curvature", ["loss", "loss_se", "trace", "trace_se", "effective_rank"]),
         ("spectrum", ["node"]),
         ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
         ("flatness", ["rise", "rise_se"]),
@@ -171,11 +196,20 @@ def test_the_effective_rank_is_the_participation_ratio(tmp_path):
             ),
         }
         attributes = {"status": "ok", "step": 1, "trace": 1.0, "trace_se": 0.1, "products": 6}
+        attributes |= {"loss": 0.3, "loss_se": 0.02}
         identity = {"model": "m", "family": "mlp", "width": 1, "parameters": 16}
-        identity |= {"optimizer": "sgd", "seed": 0}
+        identity |= {"optimizer": "sgd", "seed": 0, **OBJECTIVE}
         path = tmp_path / f"{rank}.h5"
         store.write(path, {"final": Group(variables, attributes)}, identity)
         assert tables.curvature([path])["effective_rank"][0] == pytest.approx(rank, rel=1e-12)
+
+
+def test_the_curvature_of_a_point_comes_with_its_loss(made, artefacts):
+    """The objective's own loss there: by how much runs differ that a point calls alike."""
+    ok = made["curvature"].query("status == 'ok'")
+    assert (ok["loss"] == 0.25).all()
+    assert (ok["loss_se"] == 0.02).all()
+    assert (ok["trace_se"] == 2.0).all()
 
 
 def test_the_weights_of_every_probe_sum_to_one(made):
@@ -201,6 +235,32 @@ def test_the_geometry_of_known_surfaces(made):
     assert lines["anisotropy"].isna().all()
 
 
+def test_an_eigenplane_says_how_far_its_surface_has_its_eigenvalue(made):
+    """Second difference / eigenvalue along the first eigenvector; other surfaces have none."""
+    table = made["landscape"]
+    measured = (table["surface"] == "eigenplane") & (table["status"] == "ok")
+    np.testing.assert_allclose(table.loc[measured, "eigenvalue_ratio"], 7.6 / 8.0, rtol=1e-14)
+    assert table.loc[~measured, "eigenvalue_ratio"].isna().all()
+    assert {"line", "plane", "eigenplane"} == set(table.loc[~measured, "surface"])
+
+
+@pytest.mark.parametrize(
+    ("second", "eigenvalue", "ratio"),
+    [(-3.0, -2.0, 1.5), (3.0, -2.0, -1.5), (1.0, 0.0, NAN), (NAN, NAN, NAN), (NAN, 2.0, NAN)],
+)
+def test_the_ratio_of_any_eigenvalue(artefacts, tmp_path, second, eigenvalue, ratio):
+    """Of negative ones too; of zero there is none."""
+    stored = artefacts["landscape"][0]
+    groups = {f"final/{name}": store.read(stored, f"final/{name}") for name in ("lines", "planes")}
+    plane = store.read(stored, "final/eigenplane")
+    changed = {"second_difference_alpha": second, "eigenvalue_alpha": eigenvalue}
+    groups["final/eigenplane"] = Group(plane.variables, {**plane.attributes, **changed})
+    store.write(tmp_path / "l.h5", groups, identity_of("mlp-4", "momentum", 0) | OBJECTIVE)
+    found = tables.landscape([tmp_path / "l.h5"], 0.1, 0.01)
+    row = found[found["surface"] == "eigenplane"].iloc[0]
+    assert row["eigenvalue_ratio"] == pytest.approx(ratio, rel=1e-14, nan_ok=True)
+
+
 def test_rises_are_means_over_draws_with_their_standard_error(made, artefacts):
     row = made["flatness"].query("model == 'mlp-4' and point == 'matched' and seed == 0").iloc[1]
     rises = store.read(artefacts["flatness"][0], "matched/normalized").variables["rise"].values[1]
@@ -222,22 +282,47 @@ def test_null_bands_are_percentiles_of_the_null_trajectories(made, artefacts):
     assert row["explained"] == 0.2
 
 
+def without_pca(table: pd.DataFrame) -> pd.Series:
+    return pd.Series(
+        [
+            trajectory_status_of(*run) != "ok"
+            for run in zip(table["model"], table["optimizer"], table["seed"], strict=True)
+        ]
+    )
+
+
 def test_a_path_has_every_snapshot(made):
     path = made["trajectory_path"]
-    lost = (path["model"] == "mlp-4") & (path["optimizer"] == "wild")
-    assert path.loc[lost, "loss"].isna().all()
-    sizes = path[~lost].groupby(["model", "optimizer", "seed"]).size()
-    assert (sizes == 6).all()
-    last = made["trajectory_path"].groupby(["model", "optimizer", "seed"]).tail(1)
-    assert not last[["coordinate_1", "coordinate_2", "residual_distance"]].any(axis=None)
+    lost = without_pca(path)
+    assert path.loc[lost, ["loss", "loss_se", "coordinate_1", "epoch"]].isna().all(axis=None)
+    sizes = path.groupby([lost, "model", "optimizer", "seed"]).size()
+    assert (sizes[False] == 6).all()
+    assert (sizes[True] == 1).all()
+    last = path.groupby(["model", "optimizer", "seed"]).tail(1)
+    assert not last.loc[~lost, ["coordinate_1", "coordinate_2", "residual_distance"]].any(axis=None)
 
 
-def test_a_run_that_diverged_too_early_for_a_pca_has_its_rows_with_its_status(made):
-    """As in every other table: a run that is missing from a table is missed by nobody."""
-    rows = made["trajectory"].query("model == 'mlp-4' and optimizer == 'wild'")
-    assert set(rows["seed"]) == set(SEEDS)
-    assert (rows["status"] == "diverged").all()
-    assert rows["explained"].isna().all()
+def test_a_run_without_a_pca_has_its_rows_with_its_status(made):
+    """As in every other table: a run that is missing from a table is missed by nobody.
+
+    Diverged too early, or its snapshots span too few dimensions ("no PCA").
+    """
+    table = made["trajectory"]
+    lost = without_pca(table)
+    assert set(table.loc[lost, "status"]) == {"diverged", "no PCA"}
+    assert set(table.loc[~lost, "status"]) == {"ok"}
+    numbers = ["explained", "null_mean", "null_low", "null_high"]
+    assert table.loc[lost, numbers].isna().all(axis=None)
+    assert np.isfinite(table.loc[~lost, numbers]).all(axis=None)
+    for name in ("trajectory", "trajectory_path"):
+        runs = made[name].groupby(["model", "optimizer", "seed"])["status"].unique()
+        assert {run: list(found) for run, found in runs.items()} == {
+            run: [trajectory_status_of(*run)] for run in RUNS
+        }
+    rows = table.groupby(["model", "optimizer", "seed"])[["component", "null_model"]]
+    assert {tuple(map(tuple, part.to_numpy())) for _, part in rows} == {
+        tuple((c, null) for null in ("random_walk", "drift", "shuffled") for c in (1, 2, 3))
+    }
 
 
 def test_barriers_of_both_splits_and_measures(made):
