@@ -180,9 +180,9 @@ def _extremes(
     """Top and bottom eigenpairs of a Lanczos run, and the products that their residuals took."""
     values, coefficients = _tridiagonal_eigh(krylov)
     basis = torch.stack(krylov.basis)  # (m, P)
-    order = range(len(values))
+    ascending = np.arange(len(values))
     pairs = []
-    for chosen, wanted in ((list(order)[::-1][:top], top), (list(order)[:bottom], bottom)):
+    for chosen, wanted in ((ascending[::-1][:top], top), (ascending[:bottom], bottom)):
         ritz = torch.from_numpy(coefficients[:, chosen].T.copy()).to(basis) @ basis  # (k, P)
         residuals = np.array(
             [

@@ -2,8 +2,8 @@
 
 Every function takes `tables` (name -> DataFrame), `files` (paths of surface files), the
 `experiment` whose runs it shows (see `study.get_shown`) and the `style`, and returns a matplotlib
-Figure. An experiment with one optimizer is about models: panels are families and
-colours are models. With several optimizers, panels are models and colours are optimizers.
+Figure. An experiment with one optimizer is about models: panels are families and colours are
+models. With several optimizers, panels are models and colours are optimizers.
 
 Intervals are Student's t over seeds from three seeds on; with two seeds the range is drawn. What
 is not finite is left out and named on the panel.

@@ -24,7 +24,11 @@ POINT = ("status", "step", "loss", "loss_se", "trace", "trace_se")
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 EIGENPAIR = ("eigenvalues", "residuals", "converged")
 NULLS = ("random_walk", "drift", "shuffled")
-AXES = {"line": ("alpha",), "plane": ("alpha", "beta"), "eigenplane": ("alpha", "beta")}
+SURFACES = {  # kind -> group of the landscape file, coordinates
+    "line": ("lines", ("alpha",)),
+    "plane": ("planes", ("alpha", "beta")),
+    "eigenplane": ("eigenplane", ("alpha", "beta")),
+}
 
 # column -> (unit, what it is)
 COLUMNS = {
@@ -187,13 +191,9 @@ def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
     limits = {"rise": rise, "persistence": persistence}
     for path in paths:
         for point in store.subgroups(path):
-            for kind, name in {
-                "line": "lines",
-                "plane": "planes",
-                "eigenplane": "eigenplane",
-            }.items():
+            for kind, (name, axes) in SURFACES.items():
                 group = store.read(path, f"{point}/{name}")
-                grid = [group.variables[axis].values for axis in AXES[kind]]
+                grid = [group.variables[axis].values for axis in axes]
                 measure = line_geometry if kind == "line" else plane_geometry
                 for index, loss in enumerate(group.variables["loss"].values):
                     rows.append(
@@ -292,7 +292,7 @@ def connectivity(paths: Paths) -> pd.DataFrame:
                     | {"split": split, "measure": measure}
                     | {f"barrier{s}": barriers[f"{measure}_barrier{s}"] for s in ("", "_se", "_t")}
                 )
-    return pd.DataFrame(rows, columns=_columns(rows, PAIR))
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=PAIR)
 
 
 def connectivity_path(paths: Paths) -> pd.DataFrame:
@@ -355,11 +355,6 @@ def _with(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:
         [pd.DataFrame({name: [value] * len(frame) for name, value in identity.items()}), frame],
         axis=1,
     )
-
-
-def _columns(rows: list[dict], otherwise: Sequence[str]) -> list[str]:
-    """The columns of the rows, or of a table without any."""
-    return list(rows[0]) if rows else list(otherwise)
 
 
 def _eigenvalue_ratio(group: store.Group) -> float:
