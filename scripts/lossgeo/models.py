@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,17 +14,15 @@ class ModelError(ValueError):
     """A model that cannot be built, or that the study cannot probe."""
 
 
-class MLP(nn.Module):
+def mlp(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
     """One hidden layer: pixels -> width -> classes, ReLU."""
-
-    def __init__(self, width: int, input_shape: tuple[int, ...], classes: int) -> None:
-        super().__init__()
-        pixels = torch.Size(input_shape).numel()
-        self.hidden = nn.Linear(pixels, width)
-        self.output = nn.Linear(width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:  # (n, channels, height, width) -> (n, classes)
-        return self.output(torch.relu(self.hidden(x.flatten(1))))
+    layers = {
+        "flatten": nn.Flatten(),
+        "hidden": nn.Linear(torch.Size(input_shape).numel(), width),
+        "relu": nn.ReLU(),
+        "output": nn.Linear(width, classes),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
 
 class CNN(nn.Module):
@@ -47,7 +46,7 @@ class CNN(nn.Module):
         return self.output(torch.relu(self.hidden(x.flatten(1))))
 
 
-FAMILIES = {"mlp": MLP, "cnn": CNN}
+FAMILIES = {"mlp": mlp, "cnn": CNN}
 
 
 def build(spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: int = 0) -> nn.Module:

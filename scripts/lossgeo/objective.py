@@ -64,13 +64,13 @@ def make_objective(
     """The objective of `model` on inputs (N, channels, height, width) and targets (N,).
 
     `block` is the number of samples that go through the network together. Unless given it is 64
-    for networks with convolutions, 512 for others: beyond that the activations leave the cache.
+    for networks with convolutions, 1024 for others: beyond that the activations leave the cache.
     """
     if len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: need as many, and some")
     layout_in_memory = memory_format(model)
     if block is None:
-        block = 64 if layout_in_memory == torch.channels_last else 512
+        block = 64 if layout_in_memory == torch.channels_last else 1024
     blocks = tuple(
         (in_memory_format(x, layout_in_memory), y)
         for x, y in zip(
@@ -81,37 +81,64 @@ def make_objective(
     return Objective(mould.eval(), layout_of(model), blocks)
 
 
+def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (..., n) of logits (..., classes, n), nats, and whether they are right.
+
+    Right is a sample whose own class has the strictly largest logit. `logits` is overwritten.
+    Samples come last because reducing over classes then is an operation on whole vectors, an order
+    of magnitude faster.
+    """
+    own_class = targets.expand(*logits.shape[:-2], 1, len(targets))
+    losses = torch.log_softmax(logits, -2).gather(-2, own_class).neg_()
+    own = logits.gather(-2, own_class)
+    rival = logits.scatter_(-2, own_class, -torch.inf).amax(-2, keepdim=True)
+    return losses.squeeze(-2), (own > rival).squeeze(-2)
+
+
 def sample_losses(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy (N,) of each sample at theta (P,), nats, and whether it is classified right."""
     parameters = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
-    losses, correct = [], []
     with torch.no_grad():
-        for inputs, targets in objective.blocks:
-            logits = functional_call(objective.model, parameters, (inputs,))
-            losses.append(nn.functional.cross_entropy(logits, targets, reduction="none"))
-            correct.append(logits.argmax(1) == targets)
+        scored = [
+            score(functional_call(objective.model, parameters, (x,)).T.contiguous(), targets)
+            for x, targets in objective.blocks
+        ]
+    losses, correct = zip(*scored, strict=True)
     return torch.cat(losses), torch.cat(correct)
 
 
-def evaluate(objective: Objective, theta: Tensor) -> Evaluation:
-    """Loss, standard error and accuracy at theta (P,); all NaN where theta is not finite.
+def summarise(losses: Tensor, correct: Tensor) -> dict[str, np.ndarray]:
+    """Arrays (M,) under the names of `Evaluation`, of losses (M, N) and whether right (M, N).
 
-    The standard error is that of the mean of N samples, s / sqrt(N) with s^2 the unbiased variance.
     Infinite and NaN losses are returned as they are; with a NaN loss the accuracy is NaN too.
     """
+    loss, loss_se = mean_and_error(losses)
+    accuracy = correct.double().mean(-1).cpu().numpy()
+    return {
+        "loss": loss,
+        "loss_se": loss_se,
+        "accuracy": np.where(np.isnan(loss), np.nan, accuracy),
+    }
+
+
+def mean_and_error(values: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Means of values (..., N) and their standard errors s / sqrt(N), summed in float64.
+
+    s^2 is the unbiased variance; the error of one value is NaN.
+    """
+    count = values.shape[-1]
+    mean = values.sum(-1, keepdim=True, dtype=torch.float64) / count
+    deviation = torch.linalg.vector_norm(values - mean, dim=-1)
+    error = deviation / math.sqrt(count * (count - 1)) if count > 1 else deviation * torch.nan
+    return mean.squeeze(-1).cpu().numpy(), error.cpu().numpy()
+
+
+def evaluate(objective: Objective, theta: Tensor) -> Evaluation:
+    """Loss, standard error and accuracy at theta (P,); all NaN where theta is not finite."""
     if not torch.isfinite(theta).all():
         return Evaluation(math.nan, math.nan, math.nan)
     losses, correct = sample_losses(objective, theta)
-    mean, standard_error = mean_and_error(losses)
-    accuracy = math.nan if math.isnan(mean) else float(correct.double().mean())
-    return Evaluation(mean, standard_error, accuracy)
-
-
-def mean_and_error(values: Tensor) -> tuple[float, float]:
-    """Mean of values (N,) and its standard error (NaN for one value), summed in float64."""
-    values = values.double()
-    error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
-    return float(values.mean()), error
+    return Evaluation(*(float(v) for v in summarise(losses, correct).values()))
 
 
 def evaluate_many(objective: Objective, thetas: Iterable[Tensor]) -> dict[str, np.ndarray]:

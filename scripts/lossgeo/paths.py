@@ -59,9 +59,8 @@ def profile(objective: Objective, path: Callable[[float], Tensor], t: np.ndarray
         errors[losses.isnan()] = torch.nan
     else:
         losses = errors = torch.full((len(t), objective.samples), torch.nan, dtype=torch.float64)
-    loss, loss_se = np.array([mean_and_error(row) for row in losses]).T
-    error, error_se = np.array([mean_and_error(row) for row in errors]).T
-    return Profile(t, loss, loss_se, error, error_se, barrier(t, losses), barrier(t, errors))
+    barriers = barrier(t, losses), barrier(t, errors)
+    return Profile(t, *mean_and_error(losses), *mean_and_error(errors), *barriers)
 
 
 def barrier(t: np.ndarray, values: Tensor) -> Barrier:
@@ -73,4 +72,4 @@ def barrier(t: np.ndarray, values: Tensor) -> Barrier:
         return Barrier(np.nan, np.nan, np.nan)
     highest = int(heights.argmax())
     height, error = mean_and_error(rises[highest])
-    return Barrier(height, error, float(t[highest]))
+    return Barrier(float(height), float(error), float(t[highest]))

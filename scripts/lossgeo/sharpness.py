@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from lossgeo.directions import normalize
-from lossgeo.objective import Objective, evaluate
+from lossgeo.objective import Objective, summarise
+from lossgeo.span import spanned
 
 
 def average_rise(
@@ -28,13 +29,13 @@ def average_rise(
     switches, the mean over draws is r^2 / 2 E[d'Hd] to second order; at larger radii the kinks add
     to it. NaN where theta is not finite.
     """
-    base = evaluate(objective, theta).loss
-    rises = np.empty((len(radii), draws))
-    for draw in range(draws):
+    steps = np.concatenate([[0.0], radii, -radii])
+    coefficients = np.stack([np.ones_like(steps), steps], axis=1)
+    rises = []
+    for _ in range(draws):
         noise = torch.randn(len(theta), generator=generator).to(theta)
         direction = normalize(noise, theta, objective.layout, normalization)
-        for i, radius in enumerate(radii):
-            step = float(radius) * direction
-            ends = [evaluate(objective, theta + sign * step).loss for sign in (1, -1)]
-            rises[i, draw] = sum(ends) / 2 - base
-    return rises
+        loss = summarise(*spanned(objective, (theta, direction))(coefficients))["loss"]
+        above, below = np.split(loss[1:], 2)
+        rises.append((above + below) / 2 - loss[0])
+    return np.stack(rises, axis=1)

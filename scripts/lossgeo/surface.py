@@ -3,7 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from lossgeo.objective import Objective, evaluate_many
+from lossgeo.objective import Objective, summarise
+from lossgeo.span import spanned
 
 
 def centred_grid(distance: float, points: int) -> np.ndarray:
@@ -19,7 +20,8 @@ def centred_grid(distance: float, points: int) -> np.ndarray:
 
 def line(objective: Objective, theta: Tensor, direction: Tensor, alphas: np.ndarray) -> dict:
     """The objective at theta + alpha d for each alpha (A,): `loss`, `loss_se`, `accuracy` (A,)."""
-    return evaluate_many(objective, (theta + float(alpha) * direction for alpha in alphas))
+    losses = spanned(objective, (theta, direction))
+    return summarise(*losses(np.stack([np.ones_like(alphas), alphas], axis=1)))
 
 
 def second_difference(objective: Objective, theta: Tensor, direction: Tensor, step: float) -> float:
@@ -42,11 +44,9 @@ def plane(
     `rows` picks a tile of the plane, alphas[rows] against all betas. A point's value does not
     depend on the tile that it is computed in, so tiles put together are the plane, bit for bit.
     """
-    alphas = alphas[rows]
-    points = (
-        theta + float(alpha) * direction_1 + float(beta) * direction_2
-        for alpha in alphas
-        for beta in betas
-    )
-    flat = evaluate_many(objective, points)
-    return {name: values.reshape(len(alphas), len(betas)) for name, values in flat.items()}
+    losses = spanned(objective, (theta, direction_1, direction_2))
+    measured = []
+    for alpha in alphas[rows]:
+        coefficients = [np.ones_like(betas), np.full_like(betas, alpha), betas]
+        measured.append(summarise(*losses(np.stack(coefficients, axis=1))))
+    return {name: np.stack([row[name] for row in measured]) for name in measured[0]}

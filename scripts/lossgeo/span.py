@@ -1,0 +1,141 @@
+"""Losses at many points of the span of a few parameter vectors: what lines and planes are made of.
+
+Dense networks get a short cut. The outputs of their first layer, where nearly all of the arithmetic
+is, are linear in the coefficients: they are computed once for each vector instead of once for each
+point, and the rest of the network then runs on many points at a time.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lossgeo.objective import Objective, sample_losses, score
+from lossgeo.parameters import unflatten
+
+CHUNK = 25  # points that go through a dense network together
+
+ELEMENTWISE = (
+    nn.Dropout,  # in evaluation mode, the identity
+    nn.ELU,
+    nn.GELU,
+    nn.Identity,
+    nn.LeakyReLU,
+    nn.ReLU,
+    nn.SELU,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Tanh,
+)
+
+Losses = Callable[[np.ndarray], tuple[Tensor, Tensor]]
+
+
+def spanned(objective: Objective, vectors: Sequence[Tensor]) -> Losses:
+    """The losses on the span of K vectors (P,), as a function of the coefficients.
+
+    The function takes coefficients (M, K) and returns the cross-entropy (M, N) of each sample at
+    theta_m = sum_k c_mk v_k, in nats, and whether it is classified right (M, N). Its values do not
+    depend on which other points are asked for in the same call, as long as these are as many.
+
+    Networks that `dense_layers` recognises take the short cut, whose memory grows with K N; all
+    others are evaluated at one theta after the other. Where a vector is not finite, all losses are
+    NaN.
+    """
+    stacked = torch.stack([v.to(objective.device, objective.dtype) for v in vectors])  # (K, P)
+    if not torch.isfinite(stacked).all():
+        return lambda coefficients: _undefined(objective, len(coefficients))
+    layers = dense_layers(objective.model)
+    if layers is not None:
+        return _dense(objective, stacked, layers)
+
+    def losses(coefficients: np.ndarray) -> tuple[Tensor, Tensor]:
+        scored = [sample_losses(objective, c @ stacked) for c in _as_tensor(coefficients, stacked)]
+        losses, correct = zip(*scored, strict=True)
+        return torch.stack(losses), torch.stack(correct)
+
+    return losses
+
+
+def dense_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
+    """Names and layers of a dense network, or None for any other.
+
+    Dense is an `nn.Sequential` of `nn.Flatten`, `nn.Linear`, and then linear and elementwise layers
+    in any order, no two of which share parameters.
+    """
+    if type(model) is not nn.Sequential:
+        return None
+    layers = list(model.named_children())
+    types = [type(layer) for _, layer in layers]
+    parameters = len(list(model.parameters()))
+    if (
+        types[:2] != [nn.Flatten, nn.Linear]
+        or (layers[0][1].start_dim, layers[0][1].end_dim) != (1, -1)
+        or not all(t is nn.Linear or t in ELEMENTWISE for t in types[2:])
+        or parameters != len(list(model.named_parameters(remove_duplicate=False)))
+    ):
+        return None
+    return layers[1:]
+
+
+def _dense(objective: Objective, vectors: Tensor, layers: list[tuple[str, nn.Module]]) -> Losses:
+    """`spanned` for a dense network. Activations are (points, features, samples)."""
+    parts = [unflatten(v, objective.layout) for v in vectors]
+    named = {name: torch.stack([part[name] for part in parts]) for name in objective.layout.names}
+    (first, _), *rest = layers
+    weight = named[f"{first}.weight"]  # (K, features, pixels)
+    features = weight.shape[1]
+    bias = named.get(f"{first}.bias", weight.new_zeros(len(vectors), features))
+    first_outputs = []  # per block: (K, features * samples)
+    for inputs, _ in objective.blocks:
+        outputs = torch.addmm(bias.view(-1, 1), weight.flatten(0, 1), inputs.flatten(1).T)
+        first_outputs.append(outputs.view(len(vectors), -1))
+    buffer = weight.new_empty(CHUNK * max(outputs.shape[1] for outputs in first_outputs))
+
+    def losses_of_chunk(c: Tensor) -> tuple[Tensor, Tensor]:  # (m, K) -> (m, N), (m, N)
+        scored = []
+        later = {
+            name: torch.mm(c, part.flatten(1)).view(len(c), *part.shape[1:])
+            for name, part in named.items()
+            if name.partition(".")[0] != first
+        }
+        for (_, targets), outputs in zip(objective.blocks, first_outputs, strict=True):
+            x = buffer[: len(c) * outputs.shape[1]].view(len(c), -1)
+            x = torch.mm(c, outputs, out=x).view(len(c), features, -1)
+            for name, layer in rest:
+                x = _apply(name, layer, later, x)
+            scored.append(score(x, targets))
+        losses, correct = zip(*scored, strict=True)
+        return torch.cat(losses, 1), torch.cat(correct, 1)
+
+    def losses(coefficients: np.ndarray) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            chunks = _as_tensor(coefficients, vectors).split(CHUNK)
+            losses, correct = zip(*map(losses_of_chunk, chunks), strict=True)
+        return torch.cat(losses), torch.cat(correct)
+
+    return losses
+
+
+def _apply(name: str, layer: nn.Module, parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+    """A layer with parameters of its own at each of m points: x (m, features, samples)."""
+    if type(layer) is nn.ReLU:
+        return torch.relu_(x)
+    if type(layer) is not nn.Linear:
+        return layer(x)
+    weight = parameters[f"{name}.weight"]  # (m, outputs, features)
+    if layer.bias is None:
+        return torch.bmm(weight, x)
+    return torch.baddbmm(parameters[f"{name}.bias"].unsqueeze(2), weight, x)
+
+
+def _as_tensor(coefficients: np.ndarray, like: Tensor) -> Tensor:
+    return torch.as_tensor(coefficients, dtype=torch.float64).to(like)
+
+
+def _undefined(objective: Objective, points: int) -> tuple[Tensor, Tensor]:
+    """The losses where theta is not finite."""
+    losses = torch.full((points, objective.samples), torch.nan, dtype=torch.float64)
+    return losses, torch.zeros_like(losses, dtype=torch.bool)
