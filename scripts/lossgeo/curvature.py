@@ -9,6 +9,7 @@ from hessian_eigenthings import LambdaOperator, lanczos_tridiagonal
 from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
+from lossgeo.models import in_memory_format
 from lossgeo.objective import Objective, loss_of_block
 from lossgeo.parameters import unflatten
 
@@ -19,11 +20,14 @@ def hessian_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
     The forward pass and the first backward pass do not depend on v, so their graph is built once
     per block and kept; a product then costs one backward pass through it:
     H v = grad (g' v), g = grad L (Pearlmutter 1994). Memory grows with the number of samples.
+    Convolutions run in torch's contiguous layout: unlike the forward pass alone, backward passes
+    through backward passes are slower in channels_last.
     """
     leaves = _leaves(objective, theta)
     wanted = tuple(leaves.values())
     kept = []  # per block: the gradient's tensors that depend on theta, and which they are
     for inputs, targets in objective.blocks:
+        inputs = in_memory_format(inputs, torch.contiguous_format)
         loss = loss_of_block(objective, leaves, inputs, targets)
         parts = torch.autograd.grad(loss, wanted, create_graph=True, materialize_grads=True)
         depending = [i for i, part in enumerate(parts) if part.requires_grad]
