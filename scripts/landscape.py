@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from lossgeo import directions, job, probe, store, surface
+from lossgeo import directions, job, multilevel, probe, store, surface
 from lossgeo.data import sha256
-from lossgeo.numerics import make_deterministic, torch_generator
+from lossgeo.multilevel import Levels
+from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
 from lossgeo.objective import Objective
 from lossgeo.store import Group, Variable
 
@@ -17,36 +18,73 @@ MEASURED = {
     "accuracy": ("1", "fraction classified correctly"),
 }
 
+HELD_OUT = {  # of Levels
+    "held_out": "points predicted before they were evaluated (lines: over all directions)",
+    "held_out_rms": "root mean square of their prediction errors, in standard errors",
+    "held_out_max": "the largest of these errors",
+}
 
-def lines(objective: Objective, point: probe.Point, settings: dict, seed: int) -> Group:
+
+def lines(
+    objective: Objective, point: probe.Point, settings: dict, estimator: str, seed: int
+) -> Group:
     """`directions` random lines through a point."""
     alphas = surface.centred_grid(settings["lines"]["distance"], settings["lines"]["points"])
-    measured = [
-        surface.line(objective, point.theta, direction, alphas)
-        for direction in random_directions(
-            objective, point, settings["lines"]["directions"], settings, "line", seed
-        )
-    ]
-    return surface_group(point, measured, ("direction", "alpha"), {"alpha": alphas}, {})
+    axes = random_directions(
+        objective, point, settings["lines"]["directions"], settings, "line", seed
+    )
+    generator = numpy_generator("line levels", seed)
+    values, levels = multilevel.lines(
+        objective, point.theta, axes, alphas, estimator=estimator, generator=generator
+    )
+    return surface_group(
+        point, values, [levels] * len(axes), ("direction", "alpha"), {"alpha": alphas}, {}
+    )
 
 
-def planes(objective: Objective, point: probe.Point, settings: dict, seed: int) -> Group:
+def planes(
+    objective: Objective, point: probe.Point, settings: dict, estimator: str, seed: int
+) -> Group:
     """`count` planes through a point, each spanned by two random directions of its own."""
     alphas = surface.centred_grid(settings["planes"]["distance"], settings["planes"]["points"])
     spans = random_directions(
         objective, point, 2 * settings["planes"]["count"], settings, "plane", seed
     )
     pairs = list(zip(spans[::2], spans[1::2], strict=True))
-    measured = [surface.plane(objective, point.theta, *pair, alphas, alphas) for pair in pairs]
-    cosines = np.array([directions.cosine(*pair) for pair in pairs])
+    measured = [
+        multilevel.plane(
+            objective,
+            point.theta,
+            *pair,
+            alphas,
+            alphas,
+            estimator=estimator,
+            generator=numpy_generator("plane levels", seed, index),
+        )
+        for index, pair in enumerate(pairs)
+    ]
+    values = {name: np.stack([one[name] for one, _ in measured]) for name in MEASURED}
     group = surface_group(
-        point, measured, ("plane", "alpha", "beta"), {"alpha": alphas, "beta": alphas}, {}
+        point,
+        values,
+        [levels for _, levels in measured],
+        ("plane", "alpha", "beta"),
+        {"alpha": alphas, "beta": alphas},
+        {},
     )
+    cosines = np.array([directions.cosine(*pair) for pair in pairs])
     cosine = Variable(("plane",), cosines, "1", "cosine of the angle between the two axes")
     return Group({**group.variables, "cosine": cosine}, group.attributes)
 
 
-def eigenplane(objective: Objective, point: probe.Point, settings: dict, hessian: Group) -> Group:
+def eigenplane(
+    objective: Objective,
+    point: probe.Point,
+    settings: dict,
+    estimator: str,
+    seed: int,
+    hessian: Group,
+) -> Group:
     """The plane of the two top Hessian eigenvectors: alpha goes along the first.
 
     Its unit along the eigenvector of lambda is sqrt(2 rise / lambda), where the quadratic has risen
@@ -56,12 +94,20 @@ def eigenplane(objective: Objective, point: probe.Point, settings: dict, hessian
         settings["eigenplane"]["distance"], settings["eigenplane"]["points"]
     )
     vectors = torch.from_numpy(hessian.variables["eigenvectors"].values)[:2]
-    values = hessian.variables["top_eigenvalues"].values[:2]
-    scales = [np.sqrt(2 * settings["rise"] / value) if value > 0 else 1.0 for value in values]
+    top = hessian.variables["top_eigenvalues"].values[:2]
+    scales = [np.sqrt(2 * settings["rise"] / value) if value > 0 else 1.0 for value in top]
     axes = [float(scale) * vector for scale, vector in zip(scales, vectors, strict=True)]
-    measured = surface.plane(objective, point.theta, *axes, alphas, alphas)
+    values, levels = multilevel.plane(
+        objective,
+        point.theta,
+        *axes,
+        alphas,
+        alphas,
+        estimator=estimator,
+        generator=numpy_generator("eigenplane levels", seed),
+    )
     attributes = {"cosine": directions.cosine(*axes)}
-    for name, axis, value, scale in zip(("alpha", "beta"), axes, values, scales, strict=True):
+    for name, axis, value, scale in zip(("alpha", "beta"), axes, top, scales, strict=True):
         second = surface.second_difference(objective, point.theta, axis, DIFFERENCE_STEP)
         attributes |= {
             f"eigenvalue_{name}": value,
@@ -70,7 +116,8 @@ def eigenplane(objective: Objective, point: probe.Point, settings: dict, hessian
         }
     return surface_group(
         point,
-        [measured],
+        {name: values[name][np.newaxis] for name in MEASURED},
+        [levels],
         ("plane", "alpha", "beta"),
         {"alpha": alphas, "beta": alphas},
         attributes,
@@ -93,15 +140,26 @@ def random_directions(
 
 
 def surface_group(
-    point: probe.Point, measured: list[dict], dims: tuple, coordinates: dict, attributes: dict
+    point: probe.Point,
+    values: dict[str, np.ndarray],
+    levels: list[Levels],
+    dims: tuple,
+    coordinates: dict,
+    attributes: dict,
 ) -> Group:
-    """Measured lines or planes, stacked along the first of `dims`."""
+    """Lines or planes stacked along the first of `dims`, and the levels of each."""
     variables = {
-        name: Variable((name,), values, "1", f"offset along {name} in units of its direction")
-        for name, values in coordinates.items()
+        name: Variable((name,), grid, "1", f"offset along {name} in units of its direction")
+        for name, grid in coordinates.items()
     }
     for name, description in MEASURED.items():
-        variables[name] = Variable(dims, np.stack([m[name] for m in measured]), *description)
+        variables[name] = Variable(dims, values[name], *description)
+    shape = values["loss"].shape[1:]
+    masks = [one.evaluated.reshape(shape).astype("int8") for one in levels]
+    variables["evaluated"] = Variable(dims, np.stack(masks), "1", "1: evaluated; 0: interpolated")
+    for name, description in HELD_OUT.items():
+        column = np.array([getattr(one, name) for one in levels])
+        variables[name] = Variable(dims[:1], column, "1", description)
     return Group(variables, {"status": point.status, "step": point.step, **attributes})
 
 
@@ -109,16 +167,16 @@ def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, snapshots = snakemake.params.config, snakemake.input.snapshots
     identity = probe.run_identity(snapshots)
-    settings, seed = config["landscape"], identity["seed"]
+    settings, estimator, seed = config["landscape"], config["estimator"], identity["seed"]
     objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name, config["matched_loss"])
         hessian = store.read(snakemake.input.hessian, name)
         groups |= {
-            f"{name}/lines": lines(objective, point, settings, seed),
-            f"{name}/planes": planes(objective, point, settings, seed),
-            f"{name}/eigenplane": eigenplane(objective, point, settings, hessian),
+            f"{name}/lines": lines(objective, point, settings, estimator, seed),
+            f"{name}/planes": planes(objective, point, settings, estimator, seed),
+            f"{name}/eigenplane": eigenplane(objective, point, settings, estimator, seed, hessian),
         }
         print(f"{name} ({point.status}): lines, planes and eigenplane measured")
     store.write(

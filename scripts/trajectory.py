@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lossgeo import job, probe, store, surface, trajectory
+from lossgeo import job, multilevel, probe, store, trajectory
 from lossgeo.data import sha256
 from lossgeo.numerics import make_deterministic, numpy_generator
 from lossgeo.objective import evaluate_many
@@ -70,7 +70,15 @@ def main(snakemake) -> None:
         alphas, betas = (
             trajectory.plane_grid(pca.coordinates[:, axis], **settings["plane"]) for axis in (0, 1)
         )
-        measured = surface.plane(objective, torch.from_numpy(snapshots[-1]), *axes, alphas, betas)
+        measured, levels = multilevel.plane(
+            objective,
+            torch.from_numpy(snapshots[-1]),
+            *axes,
+            alphas,
+            betas,
+            estimator=config["estimator"],
+            generator=numpy_generator("trajectory levels", identity["seed"]),
+        )
         offset = "offset from the last snapshot along component"
         groups["plane"] = Group(
             {
@@ -83,7 +91,18 @@ def main(snakemake) -> None:
                 "accuracy": Variable(
                     ("alpha", "beta"), measured["accuracy"], "1", "fraction classified correctly"
                 ),
-            }
+                "evaluated": Variable(
+                    ("alpha", "beta"),
+                    levels.evaluated.reshape(measured["loss"].shape).astype("int8"),
+                    "1",
+                    "1: evaluated; 0: interpolated",
+                ),
+            },
+            {
+                "held_out": levels.held_out,
+                "held_out_rms": levels.held_out_rms,
+                "held_out_max": levels.held_out_max,
+            },
         )
         print(f"{len(snapshots)} snapshots; component 1 explains {pca.explained[0]:.3f}")
     store.write(

@@ -22,13 +22,14 @@ from lossgeo.span import spanned
 COARSE = 7  # points per axis of the first level
 DRAWN = 24  # points of the second level, over all lines; later levels grow with what is known
 RMS, LARGEST = 0.5, 2.0  # standard errors by which the last level may have been mispredicted
+ESTIMATORS = ("multilevel", "full")
 
 Measure = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Levels:
-    """How the values between the evaluated points were come by."""
+    """Which points of K surfaces were evaluated, and how well the others could be predicted."""
 
     evaluated: np.ndarray  # (points,) bool: where the objective itself was asked
     held_out: int  # points of the last level, predicted before they were evaluated; 0 if all were
@@ -42,6 +43,7 @@ def lines(
     directions: Sequence[Tensor],
     alphas: np.ndarray,
     *,
+    estimator: str,
     generator: np.random.Generator,
 ) -> tuple[dict[str, np.ndarray], Levels]:
     """`surface.line` along D directions: `loss`, `loss_se`, `accuracy` (D, A), and their levels.
@@ -55,7 +57,7 @@ def lines(
         rows = [summarise(*one(coefficients)) for one in losses]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
-    return predict(measure, (alphas,), generator=generator)
+    return estimate(measure, (alphas,), estimator=estimator, generator=generator)
 
 
 def plane(
@@ -66,6 +68,7 @@ def plane(
     alphas: np.ndarray,
     betas: np.ndarray,
     *,
+    estimator: str,
     generator: np.random.Generator,
 ) -> tuple[dict[str, np.ndarray], Levels]:
     """`surface.plane`: `loss`, `loss_se`, `accuracy` (A, B), and its levels."""
@@ -76,28 +79,36 @@ def plane(
         coefficients = np.stack([np.ones(len(points)), alphas[a], betas[b]], axis=1)
         return {k: v[np.newaxis] for k, v in summarise(*losses(coefficients)).items()}
 
-    values, levels = predict(measure, (alphas, betas), generator=generator)
+    values, levels = estimate(measure, (alphas, betas), estimator=estimator, generator=generator)
     return {k: v.reshape(len(alphas), len(betas)) for k, v in values.items()}, levels
 
 
-def predict(
-    measure: Measure, axes: Sequence[np.ndarray], *, generator: np.random.Generator
+def estimate(
+    measure: Measure,
+    axes: Sequence[np.ndarray],
+    *,
+    estimator: str,
+    generator: np.random.Generator,
 ) -> tuple[dict[str, np.ndarray], Levels]:
-    """K surfaces on the grid of `axes`, measured at as few of its points as their shape allows.
+    """K surfaces on the grid of `axes`: every point (full), or as few as their shape allows.
 
     `measure` takes the flat indices (m,) of grid points and returns `loss`, `loss_se` and
     `accuracy` (K, m); this function returns them for all points (K, A B ...), in row-major order.
 
-    The first level is a grid of COARSE points per axis and, where 0 is on every axis, its nearest
-    neighbours there, so that curvatures at the centre are measured. Of each later level, drawn by
-    `generator`, the losses are first predicted from all points known by then: a cubic radial basis
-    function interpolates sqrt(L). Once the errors, in units of the standard errors of the drawn
-    points, have a root mean square of at most RMS and no larger value than LARGEST, the same
-    interpolation fills what was not evaluated. That surface knows the last level too, so its error
-    is below the one reported. Standard errors are interpolated like losses, accuracies as they
-    are. Evaluated points keep their values. Where half of the points would not do, and where a
-    value is not finite, all are evaluated.
+    multilevel: the first level is a grid of COARSE points per axis and, where 0 is on every axis,
+    its nearest neighbours there, so that curvatures at the centre are measured. Of each later
+    level, drawn by `generator`, the losses are first predicted from all points known by then: a
+    cubic radial basis function interpolates sqrt(L). Once the errors, in units of the standard
+    errors of the drawn points, have a root mean square of at most RMS and no larger value than
+    LARGEST, the same interpolation fills what was not evaluated. That surface knows the last level
+    too, so its error is below the one reported. Standard errors are interpolated like losses,
+    accuracies as they are. Evaluated points keep their values. Where half of the points would not
+    do, and where a value is not finite, all are evaluated.
+
+    Raises ValueError for any other estimator.
     """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator is {estimator!r}, expected one of {ESTIMATORS}")
     shape = tuple(len(axis) for axis in axes)
     coordinates = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
     coordinates = coordinates / np.maximum(np.array(shape) - 1, 1)  # (points, axes), in [0, 1]
@@ -110,7 +121,7 @@ def predict(
             values[name][:, points] = measured
         known[points] = True
 
-    evaluate(_first_level(axes))
+    evaluate(_first_level(axes) if estimator == "multilevel" else np.arange(len(known)))
     size = -(-DRAWN // len(values["loss"]))
     while 2 * (known.sum() + size) <= len(known) and np.isfinite(values["loss"][:, known]).all():
         level = generator.choice(np.flatnonzero(~known), size, replace=False)
@@ -127,7 +138,7 @@ def predict(
         size = known.sum() // 2
     if not known.all():
         evaluate(np.flatnonzero(~known))
-    return values, Levels(known, 0, 0.0, 0.0)
+    return values, Levels(known, 0, np.nan, np.nan)
 
 
 def _first_level(axes: Sequence[np.ndarray]) -> np.ndarray:

@@ -23,6 +23,7 @@ PAIR = (*RUN[:-1], "seed_a", "seed_b", "point", "status", "samples")
 POINT = ("status", "step", "loss", "loss_se", "trace", "trace_se")
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 EIGENPAIR = ("eigenvalues", "residuals", "converged")
+HELD_OUT = ("held_out", "held_out_rms", "held_out_max")
 NULLS = ("random_walk", "drift", "shuffled")
 SURFACES = {  # kind -> group of the landscape file, coordinates
     "line": ("lines", ("alpha",)),
@@ -80,6 +81,13 @@ COLUMNS = {
         "1",
         "eigenplane: second difference along the first eigenvector / its eigenvalue",
     ),
+    "evaluated": ("1", "fraction of the grid points evaluated; the others are interpolated"),
+    "held_out": (
+        "1",
+        "points predicted before they were evaluated (lines: over all of the point's lines)",
+    ),
+    "held_out_rms": ("1", "root mean square of their prediction errors / their standard errors"),
+    "held_out_max": ("1", "the largest of these"),
     "minima": ("1", "local minima deeper than the config's persistence"),
     "noise": ("", "normalized (as the config says) or isotropic (the study's own)"),
     "normalization": ("", "normalisation of the noise: filter, layer, model or none"),
@@ -195,6 +203,7 @@ def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
                 group = store.read(path, f"{point}/{name}")
                 grid = [group.variables[axis].values for axis in axes]
                 measure = line_geometry if kind == "line" else plane_geometry
+                evaluated = group.variables["evaluated"].values
                 for index, loss in enumerate(group.variables["loss"].values):
                     rows.append(
                         _run(path)
@@ -202,6 +211,8 @@ def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
                         | {"surface": kind, "index": index, "cosine": _cosine(group, index)}
                         | measure(*grid, loss, **limits).asdict()
                         | {"eigenvalue_ratio": _eigenvalue_ratio(group)}
+                        | {"evaluated": evaluated[index].mean()}
+                        | {name: group.variables[name].values[index] for name in HELD_OUT}
                     )
     return pd.DataFrame(rows)
 

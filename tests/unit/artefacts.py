@@ -181,6 +181,10 @@ def measured(dims: tuple[str, ...], loss: np.ndarray) -> dict[str, Variable]:
         "loss": Variable(dims, loss, "nats", "mean cross-entropy"),
         "loss_se": Variable(dims, 0.1 * loss, "nats", "standard error"),
         "accuracy": Variable(dims, np.exp(-loss), "1", "fraction classified correctly"),
+        "evaluated": Variable(dims, np.ones(loss.shape, dtype="int8"), "1", "evaluated"),
+        "held_out": Variable(dims[:1], np.full(len(loss), 24), "1", "predicted beforehand"),
+        "held_out_rms": Variable(dims[:1], np.full(len(loss), 0.25), "1", "their errors"),
+        "held_out_max": Variable(dims[:1], np.full(len(loss), 0.75), "1", "the largest"),
     }
 
 

@@ -65,6 +65,7 @@ def get_point_section(wildcards, stage):
         matched_loss=config["training"]["matched_loss"],
         points=study.get_points(config, wildcards.model, wildcards.optimizer, stage),
         **{stage: config[stage]},
+        **({"estimator": config["estimator"]} if stage == "landscape" else {}),
     )
 
 

@@ -13,7 +13,10 @@ rule trajectory:
     threads: 1
     params:
         config=lambda wildcards: get_probe_section(
-            wildcards.model, objective=config["objective"], trajectory=config["trajectory"]
+            wildcards.model,
+            objective=config["objective"],
+            estimator=config["estimator"],
+            trajectory=config["trajectory"],
         ),
         code=lambda wildcards: get_code("trajectory.py", wildcards.model),
     message:
