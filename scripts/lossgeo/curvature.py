@@ -68,7 +68,7 @@ class Eigenpairs:
 
     values: np.ndarray  # (k,) float64
     vectors: Tensor  # (k, P), orthonormal rows
-    residuals: np.ndarray  # (k,) ||H v - lambda v||, computed with one more product per pair
+    residuals: np.ndarray  # (k,) ||H v - lambda v||, H v being a sum of the run's own products
     converged: np.ndarray  # (k,) residual < tolerance * |lambda|
 
 
@@ -129,24 +129,22 @@ def spectrum(
     first = None
     for probe in range(probes):
         signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
-        krylov = lanczos_tridiagonal(operator, signs.to(operator.device, operator.dtype), steps)
-        products += krylov.iterations
-        ritz_values, ritz_vectors = _tridiagonal_eigh(krylov)
-        nodes[probe, : krylov.iterations] = ritz_values
-        weights[probe, : krylov.iterations] = ritz_vectors[0] ** 2
-        samples[probe] = size * float(krylov.alphas[0])
-        first = first or krylov
+        run = _krylov_run(operator, signs.to(operator.device, operator.dtype), steps)
+        taken = len(run.values)
+        products += taken
+        nodes[probe, :taken] = run.values
+        weights[probe, :taken] = run.coefficients[0] ** 2
+        samples[probe] = size * run.first_entry
+        first = first or run
 
-    pairs, spent = _extremes(operator, first, top, bottom, tolerance)
-    products += spent
-    closed = first.iterations < steps  # the Krylov space has no more eigenpairs to give
+    pairs = _extremes(first, top, bottom, tolerance)
+    closed = len(first.values) < steps  # the Krylov space has no more eigenpairs to give
     while not (closed or all(p.converged.all() for p in pairs)) and steps < max_steps:
         steps = min(2 * steps, max_steps)
-        start = torch.cat([p.vectors for p in pairs]).sum(0)
-        krylov = lanczos_tridiagonal(operator, start, steps)
-        pairs, spent = _extremes(operator, krylov, top, bottom, tolerance)
-        closed = krylov.iterations < steps
-        products += krylov.iterations + spent
+        run = _krylov_run(operator, torch.cat([p.vectors for p in pairs]).sum(0), steps)
+        pairs = _extremes(run, top, bottom, tolerance)
+        closed = len(run.values) < steps
+        products += len(run.values)
 
     squared_norm = size * float(np.nansum(weights * nodes**2)) / probes  # ||H||_F^2
     error = math.sqrt(2 * squared_norm / probes)
@@ -171,31 +169,48 @@ def _undefined(size: int, top: int, bottom: int, probes: int, steps: int) -> Spe
     return Spectrum(*pairs, nodes, np.zeros_like(nodes), math.nan, math.nan, 1)
 
 
-def _tridiagonal_eigh(krylov) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues (m,) ascending and eigenvectors (m, m) of a Lanczos run's tridiagonal matrix."""
+@dataclass(frozen=True)
+class _KrylovRun:
+    """m steps of Lanczos with full reorthogonalisation: H Q = Q T + what is left over."""
+
+    basis: Tensor  # (m, P), the rows are the columns of Q
+    images: Tensor  # (m, P), H times each row of the basis
+    first_entry: float  # of T
+    values: np.ndarray  # (m,) eigenvalues of T, ascending
+    coefficients: np.ndarray  # (m, m) its eigenvectors, in columns
+
+
+def _krylov_run(operator: CurvatureOperator, start: Tensor, steps: int) -> _KrylovRun:
+    """Lanczos from `start`, its products kept: they give the residuals without any further one."""
+    images = []
+
+    def matvec(v: Tensor) -> Tensor:
+        images.append(operator.matvec(v))
+        return images[-1]
+
+    recording = LambdaOperator(matvec, operator.size, device=operator.device, dtype=operator.dtype)
+    krylov = lanczos_tridiagonal(recording, start, steps)
     diagonal = krylov.alphas.double().cpu().numpy()
     off = krylov.betas.double().cpu().numpy()[: len(diagonal) - 1]
-    return np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
+    values, coefficients = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
+    basis = torch.stack(krylov.basis[: len(diagonal)])
+    return _KrylovRun(basis, torch.stack(images), float(diagonal[0]), values, coefficients)
 
 
 def _extremes(
-    operator: CurvatureOperator, krylov, top: int, bottom: int, tolerance: float
-) -> tuple[tuple[Eigenpairs, Eigenpairs], int]:
-    """Top and bottom eigenpairs of a Lanczos run, and the products that their residuals took."""
-    values, coefficients = _tridiagonal_eigh(krylov)
-    basis = torch.stack(krylov.basis)  # (m, P)
-    ascending = np.arange(len(values))
+    run: _KrylovRun, top: int, bottom: int, tolerance: float
+) -> tuple[Eigenpairs, Eigenpairs]:
+    """Top and bottom eigenpairs of a Lanczos run."""
+    ascending = np.arange(len(run.values))
     pairs = []
     for chosen, wanted in ((ascending[::-1][:top], top), (ascending[:bottom], bottom)):
-        ritz = torch.from_numpy(coefficients[:, chosen].T.copy()).to(basis) @ basis  # (k, P)
-        residuals = np.array(
-            [
-                float((operator.matvec(v) - float(value) * v).norm() / v.norm())
-                for value, v in zip(values[chosen], ritz, strict=True)
-            ]
-        )
-        pairs.append(_padded(values[chosen], ritz, residuals, tolerance, wanted))
-    return tuple(pairs), sum(len(p.values) for p in pairs)
+        values = run.values[chosen]
+        columns = torch.from_numpy(run.coefficients[:, chosen].T.copy()).to(run.basis)
+        vectors = columns @ run.basis  # (k, P)
+        shifted = torch.from_numpy(values).to(vectors).unsqueeze(1) * vectors
+        residuals = (columns @ run.images - shifted).norm(dim=1) / vectors.norm(dim=1)
+        pairs.append(_padded(values, vectors, residuals.double().cpu().numpy(), tolerance, wanted))
+    return tuple(pairs)
 
 
 def _padded(

@@ -100,6 +100,11 @@ def memory_format(model: nn.Module) -> torch.memory_format:
     return torch.channels_last if convolutional else torch.contiguous_format
 
 
+def block_size(model: nn.Module) -> int:
+    """How many samples go through the network together: with more, activations leave the cache."""
+    return 64 if memory_format(model) == torch.channels_last else 1024
+
+
 def in_memory_format(inputs: Tensor, layout: torch.memory_format) -> Tensor:
     """A copy of inputs (n, channels, height, width) whose strides are those of `layout`.
 

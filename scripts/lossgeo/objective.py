@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lossgeo.models import in_memory_format, memory_format
+from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.parameters import Layout, layout_of, unflatten
 
 
@@ -63,14 +63,14 @@ def make_objective(
 ) -> Objective:
     """The objective of `model` on inputs (N, channels, height, width) and targets (N,).
 
-    `block` is the number of samples that go through the network together. Unless given it is 64
-    for networks with convolutions, 1024 for others: beyond that the activations leave the cache.
+    `block` is the number of samples that go through the network together, `models.block_size`
+    unless given.
     """
     if len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: need as many, and some")
     layout_in_memory = memory_format(model)
     if block is None:
-        block = 64 if layout_in_memory == torch.channels_last else 1024
+        block = block_size(model)
     blocks = tuple(
         (in_memory_format(x, layout_in_memory), y)
         for x, y in zip(
@@ -98,11 +98,12 @@ def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def sample_losses(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy (N,) of each sample at theta (P,), nats, and whether it is classified right."""
     parameters = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
+    scored = []
     with torch.no_grad():
-        scored = [
-            score(functional_call(objective.model, parameters, (x,)).T.contiguous(), targets)
-            for x, targets in objective.blocks
-        ]
+        for inputs, targets in objective.blocks:
+            logits = functional_call(objective.model, parameters, (inputs,))
+            copy = logits.T.clone(memory_format=torch.contiguous_format)  # may be a view of theta
+            scored.append(score(copy, targets))
     losses, correct = zip(*scored, strict=True)
     return torch.cat(losses), torch.cat(correct)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo.models import in_memory_format, memory_format
+from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.objective import Objective, evaluate
 from lossgeo.parameters import flatten
 
@@ -27,9 +27,12 @@ class Run:
 
 
 def make_optimizer(parameters, spec: Mapping) -> torch.optim.Optimizer:
-    """The optimizer of a config entry, e.g. `{"name": "SGD", "lr": 0.01, "momentum": 0.9}`."""
+    """The optimizer of a config entry, e.g. `{"name": "SGD", "lr": 0.01, "momentum": 0.9}`.
+
+    Fused: torch's one kernel per update, which for Adam on small networks halves the time.
+    """
     arguments = {key: value for key, value in spec.items() if key != "name"}
-    return OPTIMIZERS[spec["name"]](parameters, **arguments)
+    return OPTIMIZERS[spec["name"]](parameters, fused=True, **arguments)
 
 
 def train(
@@ -56,7 +59,7 @@ def train(
     The model's dropout, if any, draws from the caller's random state.
     """
     device = train_objective.device
-    format_in_memory = memory_format(model)
+    format_in_memory, block = memory_format(model), block_size(model)
     model.to(device=device, memory_format=format_in_memory)
     inputs, targets = inputs.to(device), targets.to(device)
     update = make_optimizer(model.parameters(), optimizer)
@@ -94,10 +97,14 @@ def train(
     for epoch in range(epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
         for step, batch in enumerate(order.split(batch_size), start=1):
-            x = in_memory_format(inputs.index_select(0, batch), format_in_memory)
-            loss = nn.functional.cross_entropy(model(x), targets.index_select(0, batch))
             update.zero_grad()
-            loss.backward()
+            for part in batch.split(block):  # shares of the batch's mean that fit the cache
+                x = inputs.index_select(0, part)
+                if format_in_memory != torch.contiguous_format:
+                    x = in_memory_format(x, format_in_memory)
+                y = targets.index_select(0, part)
+                loss = nn.functional.cross_entropy(model(x), y, reduction="sum") / len(batch)
+                loss.backward()
             update.step()
             if step in evaluation_steps or step in snapshot_steps:
                 finite = record(epoch, step, step in snapshot_steps)

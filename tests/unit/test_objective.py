@@ -6,10 +6,22 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from torch import nn
 
 from lossgeo import curvature, directions, paths, sharpness, surface
-from lossgeo.objective import evaluate, evaluate_many, loss_of_block, make_objective, sample_losses
+from lossgeo.objective import (
+    evaluate,
+    evaluate_many,
+    loss_of_block,
+    make_objective,
+    mean_and_error,
+    sample_losses,
+    score,
+    summarise,
+)
 from lossgeo.parameters import flatten, unflatten
 
 
@@ -40,6 +52,118 @@ def test_the_standard_error_is_numpys_of_the_per_sample_losses(case, loaded):
     found, correct = sample_losses(case.objective, case.theta)
     np.testing.assert_allclose(found, losses, rtol=1e-12)
     np.testing.assert_array_equal(correct, log_p.argmax(1) == case.targets.numpy())
+
+
+LEADING = st.sampled_from([(), (1,), (3,), (2, 3)])
+
+
+@given(LEADING, st.integers(1, 5), st.integers(1, 6), st.data())
+def test_a_sample_is_right_where_its_own_class_has_strictly_the_largest_logit(
+    leading, classes, samples, data
+):
+    """A tie is wrong, for every sample of every leading dimension; few values make many ties."""
+    values = st.integers(-2, 2).map(float)
+    logits = data.draw(hnp.arrays(np.float64, (*leading, classes, samples), elements=values))
+    targets = data.draw(hnp.arrays(np.int64, samples, elements=st.integers(0, classes - 1)))
+    _, correct = score(torch.from_numpy(logits.copy()), torch.from_numpy(targets))
+    expected = np.empty((*leading, samples), dtype=bool)
+    for index in np.ndindex(expected.shape):
+        own = targets[index[-1]]
+        column = logits[(*index[:-1], slice(None), index[-1])]
+        expected[index] = all(column[own] > z for j, z in enumerate(column) if j != own)
+    assert correct.dtype == torch.bool
+    np.testing.assert_array_equal(correct, expected)
+
+
+@given(LEADING, st.integers(1, 5), st.integers(1, 6), st.data())
+def test_the_cross_entropy_of_a_sample_is_torchs(leading, classes, samples, data):
+    """For logits of any size, in which the probabilities round to zero and one."""
+    values = st.floats(-1e3, 1e3)
+    logits = data.draw(hnp.arrays(np.float64, (*leading, classes, samples), elements=values))
+    targets = data.draw(hnp.arrays(np.int64, samples, elements=st.integers(0, classes - 1)))
+    losses, _ = score(torch.from_numpy(logits.copy()), torch.from_numpy(targets))
+    assert losses.shape == (*leading, samples)
+    rows = torch.from_numpy(np.moveaxis(logits, -2, -1).reshape(-1, classes))
+    repeated = torch.from_numpy(targets).expand(losses.shape).reshape(-1)
+    expected = nn.functional.cross_entropy(rows, repeated, reduction="none")
+    np.testing.assert_allclose(losses.reshape(-1), expected, rtol=1e-13, atol=1e-13)
+
+
+def test_a_logit_that_is_nan_makes_its_sample_wrong_and_no_other():
+    logits = torch.tensor([[3.0, 3.0, math.nan], [1.0, math.nan, 1.0]], dtype=torch.float64)
+    losses, correct = score(logits, torch.tensor([0, 0, 0]))
+    assert correct.tolist() == [True, False, False]
+    assert torch.isnan(losses).tolist() == [False, True, True]
+
+
+class Constant(nn.Module):
+    """A model that returns its parameters, whatever the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64))
+
+    def forward(self, x):
+        return self.logits.expand(len(x), -1)
+
+
+@pytest.mark.parametrize("block", [1, 3, 7])
+def test_scoring_overwrites_no_logits_that_are_a_view_of_theta(block):
+    """With one sample in a block as well."""
+    x, y = torch.zeros(7, 1, 1, 1), torch.tensor([0, 1, 2, 2, 1, 0, 0])
+    model = Constant()
+    theta = flatten(model)
+    before = theta.clone()
+    expected = nn.functional.cross_entropy(before.expand(7, 3), y)
+    objective = make_objective(model, x, y, dtype=torch.float64, block=block)
+    assert evaluate(objective, theta).loss == pytest.approx(float(expected), rel=1e-13)
+    assert torch.equal(theta, before)
+
+
+FINITE = st.floats(-1e6, 1e6)
+
+
+@given(
+    hnp.arrays(np.float64, hnp.array_shapes(max_dims=1, min_side=2), elements=FINITE)
+    | hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, min_side=2), elements=FINITE)
+)
+def test_means_and_their_standard_errors_are_numpys(values):
+    mean, error = mean_and_error(torch.from_numpy(values))
+    expected = values.std(-1, ddof=1) / math.sqrt(values.shape[-1])
+    scale = np.abs(values).max() + 1e-300
+    assert mean.shape == error.shape == values.shape[:-1]
+    np.testing.assert_allclose(mean, values.mean(-1), rtol=0, atol=1e-14 * scale)
+    np.testing.assert_allclose(error, expected, rtol=1e-12, atol=1e-14 * scale)
+
+
+def test_means_of_float32_values_are_summed_in_float64(rng):
+    """A million losses and an offset: float32 sums would be off in the fifth digit."""
+    values = (1000 + rng.random(1_000_000)).astype(np.float32)
+    mean, error = mean_and_error(torch.from_numpy(values))
+    wide = values.astype(np.float64)
+    assert mean.dtype == error.dtype == np.float64
+    assert float(mean) == pytest.approx(wide.mean(), rel=1e-13)
+    assert float(error) == pytest.approx(wide.std(ddof=1) / 1000, rel=1e-10)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3, 1)])
+def test_the_mean_of_one_value_is_that_value_without_an_error(rng, shape):
+    values = rng.random(shape)
+    mean, error = mean_and_error(torch.from_numpy(values))
+    np.testing.assert_array_equal(mean, values[..., 0])
+    assert error.shape == values.shape[:-1]
+    assert np.isnan(error).all()
+
+
+def test_points_with_nan_losses_have_no_accuracy_and_infinite_ones_keep_theirs():
+    """Each point by itself: the others are numpy's mean and standard error."""
+    losses = torch.tensor([[1.0, 2.0], [math.nan, 2.0], [math.inf, 2.0], [0.5, 0.5]]).double()
+    correct = torch.tensor([[True, False], [True, True], [False, True], [True, True]])
+    found = summarise(losses, correct)
+    assert list(found) == ["loss", "loss_se", "accuracy"]
+    np.testing.assert_array_equal(found["loss"], [1.5, math.nan, math.inf, 0.5])
+    np.testing.assert_allclose(found["loss_se"], [0.5, math.nan, math.nan, 0.0], rtol=1e-15)
+    np.testing.assert_array_equal(found["accuracy"], [0.5, math.nan, 0.5, 1.0])
 
 
 @pytest.mark.parametrize("block", [1, 5, 24, 1000, None])

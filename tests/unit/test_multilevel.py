@@ -1,0 +1,560 @@
+"""Few points of a surface are evaluated, all others are right to within its standard errors."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.interpolate import RBFInterpolator
+
+from lossgeo import surface
+from lossgeo.directions import random_direction
+from lossgeo.multilevel import LARGEST, RMS, estimate, lines, plane
+from lossgeo.surface import centred_grid
+
+NAMES = ("loss", "loss_se", "accuracy")
+
+
+class Surfaces:
+    """K surfaces that are known everywhere, as something to measure; it remembers what was asked.
+
+    `loss` (K, A, B ...), `loss_se` and `accuracy` alike.
+    """
+
+    def __init__(self, loss, loss_se, accuracy=None) -> None:
+        accuracy = np.exp(-np.abs(loss)) if accuracy is None else accuracy
+        arrays = np.broadcast_arrays(loss, loss_se, accuracy)
+        self.true = {
+            name: np.array(a, dtype=float).reshape(len(loss), -1)
+            for name, a in zip(NAMES, arrays, strict=True)
+        }
+        self.levels: list[np.ndarray] = []
+
+    def __call__(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        self.levels.append(np.array(points))
+        return {name: values[:, points] for name, values in self.true.items()}
+
+    @property
+    def asked(self) -> np.ndarray:
+        return np.concatenate(self.levels)
+
+
+def run(measure, *axes, estimator="multilevel", seed=0):
+    return estimate(measure, axes, estimator=estimator, generator=np.random.default_rng(seed))
+
+
+def square(points: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Coordinates (n, n) on a centred grid, and its axes."""
+    axis = centred_grid(1.0, points)
+    return *np.meshgrid(axis, axis, indexing="ij"), (axis, axis)
+
+
+def quadratic(a, b):
+    return 0.1 + 3 * (a**2 + 2 * b**2 + 0.3 * a * b)
+
+
+def widening(a, b):
+    """Steep at the centre, flattening outwards."""
+    return 0.1 + np.log1p(4 * a**2 + 3 * b**2 + a * b)
+
+
+def lopsided(a, b):
+    return 0.2 + np.exp(1.5 * a) - 1.5 * a - 1 + 2 * b**2
+
+
+BOWLS = [quadratic, widening, lopsided]
+
+
+def bowl(points: int, shape=quadratic) -> tuple[Surfaces, tuple[np.ndarray, np.ndarray]]:
+    """With standard errors of 4 % of the loss."""
+    a, b, axes = square(points)
+    loss = shape(a, b)[np.newaxis]
+    return Surfaces(loss, 0.04 * loss), axes
+
+
+def ripples(points: int = 25) -> tuple[Surfaces, tuple[np.ndarray, np.ndarray]]:
+    """A bowl with waves that are 12 of 25 grid points long: too short for the first level."""
+    a, b, axes = square(points)
+    loss = 0.5 + a**2 + b**2 + 0.2 * np.sin(2 * np.pi * a) * np.cos(2 * np.pi * b)
+    return Surfaces(loss[np.newaxis], 0.02), axes
+
+
+def oblong() -> tuple[Surfaces, tuple[np.ndarray, np.ndarray]]:
+    """A bowl on a grid with more points along one axis than along the other."""
+    axes = centred_grid(1.0, 25), centred_grid(1.0, 61)
+    loss = quadratic(*np.meshgrid(*axes, indexing="ij"))[np.newaxis]
+    return Surfaces(loss, 0.05 * loss), axes
+
+
+def wrong_by(values, measure) -> np.ndarray:
+    """Errors of the losses (K, points) in standard errors."""
+    return np.abs(values["loss"] - measure.true["loss"]) / measure.true["loss_se"]
+
+
+def interpolated(true: np.ndarray, shape, known, points) -> np.ndarray:
+    """Values (K, m) by a cubic radial basis function on the unit square, by scipy."""
+    at = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
+    at = at / (np.array(shape) - 1)
+    return RBFInterpolator(at[known], true[:, known].T, kernel="cubic")(at[points]).T
+
+
+def assert_measured(values, measure, points) -> None:
+    """Bit for bit."""
+    for name in NAMES:
+        np.testing.assert_array_equal(values[name][:, points], measure.true[name][:, points])
+
+
+def assert_all_evaluated(values, levels, measure) -> None:
+    assert sorted(measure.asked) == list(range(measure.true["loss"].shape[1]))
+    assert_measured(values, measure, slice(None))
+    assert levels.evaluated.all()
+    assert levels.held_out == 0
+    assert np.isnan(levels.held_out_rms)
+    assert np.isnan(levels.held_out_max)
+
+
+# All points, and few
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(1, 4), st.integers(0, 9))
+def test_full_evaluates_every_point_once_and_returns_what_was_measured(shape, surfaces, seed):
+    """Whatever the values, the number of axes, their lengths and the number of surfaces."""
+    rng = np.random.default_rng(seed)
+    loss = rng.standard_normal((surfaces, *shape))
+    loss.reshape(-1)[:: 1 + seed] = np.nan
+    measure = Surfaces(loss, rng.random(loss.shape), rng.random(loss.shape))
+    values, levels = run(measure, *(np.arange(n) for n in shape), estimator="full")
+    assert set(values) == set(NAMES)
+    assert_all_evaluated(values, levels, measure)
+
+
+@pytest.mark.parametrize("shape", BOWLS)
+@pytest.mark.parametrize("seed", range(4))
+def test_an_eighth_of_a_bowls_points_give_all_others_within_two_standard_errors(shape, seed):
+    measure, axes = bowl(25, shape)
+    values, levels = run(measure, *axes, seed=seed)
+    assert levels.evaluated.sum() == len(measure.asked) == 81  # of 625, 13 %
+    assert wrong_by(values, measure).max() <= 2
+    assert levels.held_out == 24
+    assert 0 < levels.held_out_rms <= RMS
+    assert levels.held_out_rms <= levels.held_out_max <= LARGEST
+
+
+@pytest.mark.parametrize("shape", BOWLS)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_finer_grid_of_a_bowl_takes_as_many_points_and_no_more(shape, seed):
+    measure, axes = bowl(51, shape)
+    values, levels = run(measure, *axes, seed=seed)
+    assert levels.evaluated.sum() == len(measure.asked) == 81
+    assert wrong_by(values, measure).max() <= 2
+
+
+@given(st.sampled_from([21, 25, 31]), st.sampled_from([*BOWLS, None]), st.integers(0, 99))
+def test_no_point_is_asked_for_twice_and_evaluated_points_keep_their_values(points, shape, seed):
+    """Whether a surface takes one level more or many; and it is known which were evaluated."""
+    measure, axes = ripples(points) if shape is None else bowl(points, shape)
+    values, levels = run(measure, *axes, seed=seed)
+    assert len(set(measure.asked)) == len(measure.asked)
+    np.testing.assert_array_equal(np.flatnonzero(levels.evaluated), np.sort(measure.asked))
+    assert_measured(values, measure, levels.evaluated)
+    for name in NAMES:
+        assert np.isfinite(values[name]).all()
+
+
+# Which points
+
+
+@pytest.mark.parametrize("points", [25, 51])
+def test_the_corners_the_centre_and_its_neighbours_are_always_evaluated(points):
+    """So that the curvature at the centre is the measured one; on a plane 3x3 points."""
+    measure, axes = bowl(points)
+    _, levels = run(measure, *axes)
+    evaluated = levels.evaluated.reshape(points, points)
+    half = points // 2
+    assert evaluated[half - 1 : half + 2, half - 1 : half + 2].all()
+    assert evaluated[:: points - 1, :: points - 1].all()
+
+
+def test_the_centre_of_a_line_and_its_neighbours_are_always_evaluated():
+    axis = centred_grid(1.0, 101)
+    loss = quadratic(axis, 0.0)[np.newaxis]
+    measure = Surfaces(loss, 0.04 * loss)
+    _, levels = run(measure, axis)
+    assert levels.evaluated[49:52].all()
+    assert levels.evaluated[[0, -1]].all()
+    assert levels.evaluated.sum() == 9 + 24
+
+
+@pytest.mark.parametrize(("row", "column"), [(9, 14), (1, 23), (0, 0), (24, 24), (0, 13)])
+def test_the_neighbours_of_an_origin_off_the_middle_are_evaluated_too(row, column):
+    """On the plane of a trajectory the origin may be anywhere, at a corner as well."""
+    a, b = np.arange(25.0) - row, np.arange(25.0) - column
+    loss = 1 + (a[:, np.newaxis] ** 2 + b**2)[np.newaxis] / 100
+    _, levels = run(Surfaces(loss, 0.2), a, b)
+    evaluated = levels.evaluated.reshape(25, 25)
+    assert 73 <= evaluated.sum() <= 82
+    assert evaluated[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].all()
+
+
+def test_a_grid_without_an_origin_has_a_coarse_first_level_only():
+    a = np.linspace(0.1, 1.0, 25)
+    loss = (1 + a[:, np.newaxis] ** 2 + a**2)[np.newaxis]
+    measure = Surfaces(loss, 0.2)
+    _, levels = run(measure, a, a)
+    coarse = np.zeros((25, 25), dtype=bool)
+    coarse[::4, ::4] = True
+    np.testing.assert_array_equal(measure.levels[0], np.flatnonzero(coarse))
+    assert levels.evaluated.sum() == 49 + 24
+
+
+@pytest.mark.parametrize("shape", [(3,), (5,), (7,), (3, 3), (5, 5), (7, 7), (3, 7), (5, 3)])
+def test_tiny_grids_are_evaluated_everywhere(shape):
+    axes = [centred_grid(1.0, n) for n in shape]
+    loss = sum(g**2 for g in np.meshgrid(*axes, indexing="ij"))[np.newaxis] + 0.1
+    measure = Surfaces(loss, 0.1)
+    values, levels = run(measure, *axes)
+    assert_all_evaluated(values, levels, measure)
+
+
+# More levels, and all points
+
+
+@pytest.mark.parametrize("noise", [2.0, 10.0, 100.0])
+@pytest.mark.parametrize("points", [25, 51])
+def test_a_surface_as_rough_as_noise_is_evaluated_everywhere(rng, noise, points):
+    """`noise`: how many standard errors neighbouring points differ by."""
+    a, b, axes = square(points)
+    loss = 20 + quadratic(a, b) + noise * 0.02 * rng.standard_normal(a.shape)
+    measure = Surfaces(loss[np.newaxis], 0.02)
+    values, levels = run(measure, *axes)
+    assert_all_evaluated(values, levels, measure)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3, 5])
+def test_a_surface_too_rough_for_the_first_level_takes_more_of_them(seed):
+    """Each half as large as all that is known, until what is known predicts the next one."""
+    measure, axes = ripples()
+    values, levels = run(measure, *axes, seed=seed)
+    assert [len(level) for level in measure.levels] == [57, 24, 40, 60, 90]
+    assert levels.held_out == 90
+    assert wrong_by(values, measure).max() <= 2
+
+
+def test_noise_that_is_slightly_too_large_takes_more_levels_or_all_points():
+    """0.35 standard errors: the interpolation of noise doubles it, to about the bound."""
+    a, b, axes = square(25)
+    evaluated = set()
+    for seed in range(10):
+        noise = np.random.default_rng(100 + seed).standard_normal(a.shape)
+        loss = 0.5 + a**2 + b**2 + 0.35 * 0.01 * noise
+        measure = Surfaces(loss[np.newaxis], 0.01)
+        _, levels = run(measure, *axes, seed=seed)
+        evaluated.add(int(levels.evaluated.sum()))
+    assert evaluated <= {81, 121, 181, 271, 625}
+    assert evaluated & {121, 181, 271}
+    assert 81 in evaluated
+
+
+@pytest.mark.parametrize(
+    ("error", "count", "enough"),
+    [(1.9, 1, True), (2.3, 1, False), (0.45, 24, True), (0.6, 24, False), (1.0, 24, False)],
+)
+def test_both_bounds_have_to_hold_the_mean_square_and_the_largest_error(error, count, enough):
+    """`count` of the 24 drawn points are off by `error` standard errors, all others by nothing."""
+    a, b, axes = square(25)
+    first = Surfaces((2.0 + 0.03 * a + 0.01 * b)[np.newaxis], 0.02)
+    run(first, *axes)
+    loss = first.true["loss"].copy()
+    loss[0, first.levels[1][:count]] -= error * 0.02
+    measure = Surfaces(loss.reshape(1, 25, 25), 0.02)
+    _, levels = run(measure, *axes)
+    np.testing.assert_array_equal(measure.levels[1], first.levels[1])
+    assert (levels.evaluated.sum() == 81) == enough
+
+
+WHERE = ["first level", "second level", "one of two surfaces"]
+
+
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_where_a_loss_is_not_finite_everything_is_evaluated_and_kept(bad, where):
+    """With the standard errors and accuracies that such a loss has."""
+    probe, axes = bowl(25)
+    run(probe, *axes)
+    true = {k: np.repeat(v, 2, axis=0) if "two" in where else v for k, v in probe.true.items()}
+    point = probe.levels[1 if where == "second level" else 0][3]
+    true["loss"][-1, point] = bad
+    true["loss_se"][-1, point] = np.nan
+    true["accuracy"][-1, point] = np.nan if np.isnan(bad) else 0.2
+    measure = Surfaces(*(true[k].reshape(-1, 25, 25) for k in NAMES))
+    values, levels = run(measure, *axes)
+    assert_all_evaluated(values, levels, measure)
+    assert len(measure.levels) == (3 if where == "second level" else 2), "at once"
+    assert not np.isfinite(values["loss"][-1, point])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["loss_se", "accuracy"])
+def test_where_another_value_is_not_finite_everything_is_evaluated_and_kept(bad, name):
+    """Interpolation would spread it over the whole surface."""
+    measure, axes = bowl(25)
+    measure.true[name][0, 0] = bad  # a corner
+    values, levels = run(measure, *axes)
+    assert_all_evaluated(values, levels, measure)
+
+
+def test_standard_errors_of_zero_predict_nothing():
+    """A loss that is exactly zero has none to compare with: all is evaluated."""
+    axis = centred_grid(1.0, 25)
+    measure = Surfaces(np.zeros((1, 25, 25)), 0.0)
+    values, levels = run(measure, axis, axis)
+    assert_all_evaluated(values, levels, measure)
+
+
+# What is reported and what is filled in
+
+
+def first_level_of(points: int) -> np.ndarray:
+    """Mask (points, points) of 7x7 points and the 3x3 in the middle."""
+    first = np.zeros((points, points), dtype=bool)
+    coarse = np.round(np.linspace(0, points - 1, 7)).astype(int)
+    first[np.ix_(coarse, coarse)] = True
+    half = points // 2
+    first[half - 1 : half + 2, half - 1 : half + 2] = True
+    return first.reshape(-1)
+
+
+@pytest.mark.parametrize("points", [25, 51])
+@pytest.mark.parametrize("shape", BOWLS)
+def test_the_reported_errors_are_those_of_predicting_the_second_level(points, shape):
+    """Of points that the same generator draws, predicted from the first level alone."""
+    measure, axes = bowl(points, shape)
+    _, levels = run(measure, *axes, seed=7)
+    first = first_level_of(points)
+    drawn = np.random.default_rng(7).choice(np.flatnonzero(~first), 24, replace=False)
+    np.testing.assert_array_equal(np.sort(measure.asked[:57]), np.flatnonzero(first))
+    np.testing.assert_array_equal(measure.asked[57:], drawn)
+    root = interpolated(np.sqrt(measure.true["loss"]), (points, points), first, drawn)
+    errors = (root**2 - measure.true["loss"][:, drawn]) / measure.true["loss_se"][:, drawn]
+    assert levels.held_out_rms == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-9)
+    assert levels.held_out_max == pytest.approx(np.abs(errors).max(), rel=1e-9)
+    assert levels.held_out == 24
+
+
+@pytest.mark.parametrize("make", [ripples, oblong, lambda: bowl(25)])
+def test_the_last_level_is_predicted_from_all_before_it_and_the_rest_from_all(make):
+    """Losses and standard errors by their square roots, accuracies as they are.
+
+    However many points an axis has, the whole of it counts as one unit of distance.
+    """
+    measure, axes = make()
+    shape = tuple(len(axis) for axis in axes)
+    values, levels = run(measure, *axes, seed=1)
+    *before, last = measure.levels
+    known = np.sort(np.concatenate(before))
+    root = interpolated(np.sqrt(measure.true["loss"]), shape, known, last)
+    errors = (root**2 - measure.true["loss"][:, last]) / measure.true["loss_se"][:, last]
+    assert levels.held_out_rms == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-8)
+    assert levels.held_out_max == pytest.approx(np.abs(errors).max(), rel=1e-8)
+    known, rest = np.flatnonzero(levels.evaluated), np.flatnonzero(~levels.evaluated)
+    for name in ("loss", "loss_se"):
+        root = interpolated(np.sqrt(measure.true[name]), shape, known, rest)
+        np.testing.assert_allclose(values[name][:, rest], root**2, rtol=1e-9)
+    direct = interpolated(measure.true["accuracy"], shape, known, rest)
+    np.testing.assert_allclose(values["accuracy"][:, rest], direct.clip(0, 1), atol=1e-12)
+
+
+def test_accuracies_and_losses_stay_where_they_can_be():
+    """Where an interpolation would leave [0, 1], or a root its sign, it is cut off."""
+    a, b, axes = square(25)
+    accuracy = (np.hypot(a, b) < 0.7).astype(float)[np.newaxis]
+    root = np.maximum(np.hypot(a, b) - 0.5, 0)[np.newaxis]  # a floor at zero with an edge
+    measure = Surfaces(root**2, 1.0, accuracy)
+    values, levels = run(measure, *axes)
+    known, rest = np.flatnonzero(levels.evaluated), np.flatnonzero(~levels.evaluated)
+    free = interpolated(measure.true["accuracy"], (25, 25), known, rest)
+    assert free.min() < -0.01, "else nothing had to be cut off"
+    assert free.max() > 1.01
+    free_root = interpolated(np.sqrt(measure.true["loss"]), (25, 25), known, rest)
+    assert free_root.min() < -0.001
+    np.testing.assert_allclose(values["accuracy"][:, rest], free.clip(0, 1), atol=1e-12)
+    np.testing.assert_allclose(values["loss"][:, rest], free_root.clip(0) ** 2, atol=1e-12)
+    assert values["accuracy"].min() == 0.0
+    assert values["accuracy"].max() == 1.0
+
+
+# Several surfaces at once
+
+
+def several(count: int, points: int = 51) -> tuple[Surfaces, np.ndarray]:
+    """Lines of different curvature and slope."""
+    axis = centred_grid(1.0, points)
+    curvatures, slopes = np.linspace(0.5, 6, count), np.linspace(-0.4, 0.4, count)
+    loss = 0.5 + slopes[:, np.newaxis] * axis + curvatures[:, np.newaxis] * axis**2
+    return Surfaces(loss, 0.05 * loss), axis
+
+
+@pytest.mark.parametrize("count", [4, 6, 10])
+def test_lines_share_their_points_and_each_is_right(count):
+    """The more lines, the fewer points of each it takes to have 24 predictions."""
+    measure, axis = several(count)
+    values, levels = run(measure, axis)
+    drawn = -(-24 // count)
+    assert [len(level) for level in measure.levels] == [9, drawn]
+    assert levels.evaluated.shape == (51,)
+    assert levels.held_out == drawn * count
+    assert_measured(values, measure, levels.evaluated)
+    assert wrong_by(values, measure).max() <= 2
+
+
+def test_the_reported_errors_are_over_all_lines():
+    measure, axis = several(6)
+    _, levels = run(measure, axis, seed=3)
+    first, drawn = measure.levels
+    root = interpolated(np.sqrt(measure.true["loss"]), (51,), first, drawn)
+    errors = (root**2 - measure.true["loss"][:, drawn]) / measure.true["loss_se"][:, drawn]
+    assert levels.held_out_rms == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-9)
+    assert levels.held_out_max == pytest.approx(np.abs(errors).max(), rel=1e-9)
+
+
+def test_one_rough_line_takes_all_others_along(rng):
+    """They go on to the next level together."""
+    measure, axis = several(6)
+    loss = measure.true["loss"] + 5.0
+    loss[4] += rng.standard_normal(51)
+    measure = Surfaces(loss, measure.true["loss_se"])
+    values, levels = run(measure, axis)
+    assert_all_evaluated(values, levels, measure)
+
+
+# Reproducibility
+
+
+def as_bytes(values, levels) -> list[bytes]:
+    reported = np.array([levels.held_out, levels.held_out_rms, levels.held_out_max])
+    return [*(values[k].tobytes() for k in NAMES), levels.evaluated.tobytes(), reported.tobytes()]
+
+
+@pytest.mark.parametrize("make", [ripples, lambda: bowl(51)])
+def test_equal_generators_give_equal_bytes_and_another_one_other_points(make):
+    found = []
+    for seed in (1, 1, 2):
+        measure, axes = make()
+        found.append(run(measure, *axes, seed=seed))
+    assert as_bytes(*found[0]) == as_bytes(*found[1])
+    assert (found[0][1].evaluated != found[2][1].evaluated).any()
+
+
+@pytest.mark.parametrize("estimator", ["multilevel", "full"])
+def test_the_global_random_states_are_left_as_they_were(mlp, estimator):
+    state, np_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    theta, d = mlp.theta.clone(), direction_of(mlp, 1)
+    before = d.clone()
+    lines_of(mlp, [d, -d], centred_grid(1.0, 51), estimator)
+    assert torch.equal(mlp.theta, theta)
+    assert torch.equal(d, before)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], np_state)  # noqa: NPY002
+
+
+# Real networks
+
+
+def direction_of(case, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return random_direction(case.theta, case.objective.layout, "filter", generator=generator)
+
+
+def lines_of(case, directions, alphas, estimator, seed=0):
+    generator = np.random.default_rng(seed)
+    return lines(
+        case.objective, case.theta, directions, alphas, estimator=estimator, generator=generator
+    )
+
+
+def plane_of(case, directions, alphas, betas, estimator, seed=0):
+    generator = np.random.default_rng(seed)
+    grid = (alphas, betas)
+    return plane(
+        case.objective, case.theta, *directions, *grid, estimator=estimator, generator=generator
+    )
+
+
+def test_full_lines_are_the_lines_of_each_direction(case):
+    directions, alphas = [direction_of(case, seed) for seed in range(3)], centred_grid(1.0, 9)
+    found, levels = lines_of(case, directions, alphas, "full")
+    assert levels.evaluated.all()
+    for index, d in enumerate(directions):
+        exact = surface.line(case.objective, case.theta, d, alphas)
+        for name in NAMES:
+            assert found[name].shape == (3, 9)
+            np.testing.assert_allclose(found[name][index], exact[name], rtol=1e-12)
+
+
+def test_a_full_plane_is_the_plane(case):
+    """With different axes, so that none is taken for the other."""
+    directions = [direction_of(case, seed) for seed in range(2)]
+    alphas, betas = centred_grid(0.5, 5), centred_grid(1.0, 7)
+    found, levels = plane_of(case, directions, alphas, betas, "full")
+    exact = surface.plane(case.objective, case.theta, *directions, alphas, betas)
+    assert levels.evaluated.shape == (35,)
+    assert levels.held_out == 0
+    for name in NAMES:
+        assert found[name].shape == (5, 7)
+        np.testing.assert_allclose(found[name], exact[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_networks_plane_from_few_points_is_its_plane(mlp, seed):
+    directions, grid = [direction_of(mlp, 2 * seed), direction_of(mlp, 2 * seed + 1)], (25, 31)
+    alphas, betas = (centred_grid(1.0, n) for n in grid)
+    found, levels = plane_of(mlp, directions, alphas, betas, "multilevel", seed)
+    exact = surface.plane(mlp.objective, mlp.theta, *directions, alphas, betas)
+    assert levels.evaluated.sum() <= 25 * 31 / 4
+    error = np.abs(found["loss"] - exact["loss"]) / exact["loss_se"]
+    assert (error <= 2).mean() >= 0.99
+    evaluated = levels.evaluated.reshape(grid)
+    for name in NAMES:
+        np.testing.assert_allclose(found[name][evaluated], exact[name][evaluated], rtol=1e-12)
+    assert ((found["accuracy"] >= 0) & (found["accuracy"] <= 1)).all()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_networks_lines_from_few_points_are_its_lines(mlp, seed):
+    directions, alphas = [direction_of(mlp, 10 * seed + i) for i in range(10)], centred_grid(1, 51)
+    found, levels = lines_of(mlp, directions, alphas, "multilevel", seed)
+    assert levels.evaluated.sum() <= 51 / 4
+    for index, d in enumerate(directions):
+        exact = surface.line(mlp.objective, mlp.theta, d, alphas)
+        error = np.abs(found["loss"][index] - exact["loss"]) / exact["loss_se"]
+        assert (error <= 2).mean() >= 0.99
+        for name in NAMES:
+            np.testing.assert_allclose(
+                found[name][index][levels.evaluated], exact[name][levels.evaluated], rtol=1e-12
+            )
+
+
+def test_a_theta_that_is_not_finite_has_lines_and_planes_of_nan(mlp):
+    theta = torch.full_like(mlp.theta, torch.nan)
+    d, grid = direction_of(mlp, 1), centred_grid(1.0, 25)
+    keywords = {"estimator": "multilevel", "generator": np.random.default_rng(0)}
+    for values, levels in (
+        lines(mlp.objective, theta, [d, d], grid, **keywords),
+        plane(mlp.objective, theta, d, d, grid, grid, **keywords),
+    ):
+        assert levels.evaluated.all()
+        assert all(np.isnan(values[name]).all() for name in NAMES)
+
+
+@pytest.mark.parametrize("estimator", ["multi", "", "Full"])
+def test_an_unknown_estimator_is_refused_with_the_known_ones(mlp, estimator):
+    expected = rf"(?s)'{estimator}'.*multilevel.*full"
+    measure, axes = bowl(25)
+    with pytest.raises(ValueError, match=expected):
+        run(measure, *axes, estimator=estimator)
+    assert not measure.levels, "nothing must have been evaluated by then"
+    d, grid = direction_of(mlp, 1), centred_grid(1.0, 25)
+    with pytest.raises(ValueError, match=expected):
+        lines_of(mlp, [d], grid, estimator)
+    with pytest.raises(ValueError, match=expected):
+        plane_of(mlp, [d, d], grid, grid, estimator)
