@@ -11,7 +11,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lossgeo.data import DATASETS, FILES, as_tensors, load
 from lossgeo.models import build
+from lossgeo.objective import make_objective
+from lossgeo.training import train
 
 HERE = Path(__file__).parent
 SHAPE, CLASSES = (1, 28, 28), 10
@@ -19,6 +22,7 @@ SPECS = {
     f"{family.upper()}-{width}": {"family": family, "width": width}
     for family, width in (("mlp", 32), ("mlp", 128), ("cnn", 16), ("cnn", 64))
 }
+SGD = {"name": "SGD", "lr": 0.01, "momentum": 0.9}
 COLUMNS = (
     "work",
     "against",
@@ -41,38 +45,56 @@ def compare(
     theirs: Callable[[], object],
     *,
     samples: int,
+    share: float = 1.0,
     agreement: float | None = None,
     repeats: int = 5,
 ) -> dict:
     """A row of the results: theirs / ours, from `repeats` alternating runs after one of each.
 
     The ratio is the median of the ratios of neighbouring runs, which a machine that is busy for a
-    while slows alike; its range is theirs. Times are medians, in seconds. `agreement` is the
-    largest relative difference between the two results, measured by the caller.
+    while slows alike; its range is theirs. Times are medians, in seconds. `share` is the share of
+    the work that `theirs` does in one run: a plane costs the same at each of its points, so few of
+    them tell the time of all. `agreement` is the largest relative difference between the two
+    results, measured by the caller.
     """
     ours()
     theirs()
-    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(repeats)]
+    pairs = [(_seconds(ours), _seconds(theirs) / share) for _ in range(repeats)]
     ratios = [b / a for a, b in pairs]
     row = {
         "work": work,
-        "against": against,
+        "against": against + ("" if share == 1 else f", from {share:.3g} of its points"),
         "ratio": f"{statistics.median(ratios):.3g}",
         "ratio_min": f"{min(ratios):.3g}",
         "ratio_max": f"{max(ratios):.3g}",
         "ours_s": f"{statistics.median(a for a, _ in pairs):.3g}",
         "theirs_s": f"{statistics.median(b for _, b in pairs):.3g}",
-        "agreement": "" if agreement is None else f"{agreement:.1e}",
+        "agreement": "" if agreement is None else f"{agreement:.0e}",
         "repeats": repeats,
         "samples": samples,
         "machine": f"{platform.machine()}, one thread, torch {torch.__version__}",
     }
     print(
-        f"{work} against {against}: {row['ratio']} x ({row['ratio_min']}-{row['ratio_max']}), "
-        f"{row['ours_s']} s against {row['theirs_s']} s, agreement {row['agreement'] or '-'}",
+        f"{work} against {row['against']}: {row['ratio']} x "
+        f"({row['ratio_min']}-{row['ratio_max']}), {row['ours_s']} s against {row['theirs_s']} s, "
+        f"agreement {row['agreement'] or '-'}",
         flush=True,
     )
     return row
+
+
+def write(script: str, rows: list[dict]) -> None:
+    """Keep the rows of one script in benchmarks/results.csv in place of its former ones."""
+    path = HERE / "results.csv"
+    kept = []
+    if path.exists():
+        with open(path, newline="") as file:
+            kept = [row for row in csv.DictReader(file) if row["script"] != script]
+    new = [{"script": script, **row} for row in rows]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, ("script", *COLUMNS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(kept + new, key=lambda row: row["script"]))
 
 
 class UsualCNN(nn.Module):
@@ -91,37 +113,38 @@ class UsualCNN(nn.Module):
         return self.output(torch.relu(self.hidden(x.flatten(1))))
 
 
-def usual_model(spec: dict) -> nn.Module:
-    """The network of a spec with the parameters that ours starts from, as a peer's user has it."""
-    ours = build(spec, SHAPE, CLASSES)
-    if spec["family"] == "mlp":
-        return ours
-    usual = UsualCNN(spec["width"])
-    usual.load_state_dict(ours.state_dict())
-    return usual
+def usual_model(spec: dict, state: dict | None = None) -> nn.Module:
+    """The network of a spec as a peer's user has it, with the parameters of ours."""
+    model = build(spec, SHAPE, CLASSES) if spec["family"] == "mlp" else UsualCNN(spec["width"])
+    model.load_state_dict(state or build(spec, SHAPE, CLASSES).state_dict())
+    return model
 
 
-def write(script: str, rows: list[dict]) -> None:
-    """Keep the rows of one script in benchmarks/results.csv in place of its former ones."""
-    path = HERE / "results.csv"
-    kept = []
-    if path.exists():
-        with open(path, newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row["script"] != script]
-    new = [{"script": script, **row} for row in rows]
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, ("script", *COLUMNS), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted(kept + new, key=lambda row: row["script"]))
+def trained(spec: dict, inputs: torch.Tensor, targets: torch.Tensor, epochs: int = 2) -> nn.Module:
+    """The network of a spec after a few epochs of SGD with momentum."""
+    model = build(spec, SHAPE, CLASSES)
+    few = make_objective(build(spec, SHAPE, CLASSES), inputs[:64], targets[:64])
+    train(
+        model,
+        inputs,
+        targets,
+        few,
+        few,
+        optimizer=SGD,
+        epochs=epochs,
+        batch_size=128,
+        evaluations_per_epoch=1,
+        snapshots_per_epoch=1,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return model.eval().to(memory_format=torch.contiguous_format)
 
 
 def mnist() -> tuple[torch.Tensor, torch.Tensor]:
-    """The training split as tensors, from where `make quick` puts it."""
-    from lossgeo.data import DATASETS, FILES, as_tensors, load
-
+    """The training split as tensors, from where the workflow puts it."""
     known, folder = DATASETS["mnist"], HERE.parent / "results" / "data" / "mnist"
     if not (folder / FILES[0]).is_file():
-        sys.exit(f"{folder} has no MNIST: run `make quick` first")
+        sys.exit(f"{folder} has no MNIST: run `make bench`, which fetches it")
     return as_tensors(*load(folder / FILES[0], folder / FILES[1]), known.mean, known.std)
 
 

@@ -1,21 +1,29 @@
-"""A plane of 25 x 25 points: ours against `random_plane` of loss-landscapes."""
+"""A plane: every point, and multilevel, against `random_plane` of loss-landscapes.
+
+The peer is timed on a few points only where its plane would take hours: its cost per point does
+not depend on how many there are. Our losses at the peer's own parameter vectors are compared with
+the peer's in the same run.
+"""
 
 import copy
+import io
+from contextlib import redirect_stderr, redirect_stdout
 
 import loss_landscapes
 import loss_landscapes.metrics
 import numpy as np
 import torch
+from landscaper.compute import compute_loss_landscape
 from torch import nn
 
-from harness import CLASSES, SHAPE, SPECS, compare, mnist, usual_model, write
+from harness import CLASSES, SHAPE, SPECS, compare, mnist, trained, usual_model, write
+from lossgeo import multilevel, surface
 from lossgeo.directions import random_direction
 from lossgeo.models import build
 from lossgeo.numerics import make_deterministic
-from lossgeo.objective import make_objective
-from lossgeo.parameters import flatten
+from lossgeo.objective import Objective, make_objective
+from lossgeo.parameters import flatten, unflatten
 from lossgeo.span import spanned
-from lossgeo.surface import plane
 
 SAMPLES = 2000
 
@@ -34,70 +42,109 @@ class Recorded(loss_landscapes.metrics.Loss):
 
 
 def their_plane(model: nn.Module, metric, points: int) -> np.ndarray:
-    """On a copy: the peer leaves its model without gradients, and moves it."""
+    """On a copy: the peer leaves its model without gradients, and moved."""
     return loss_landscapes.random_plane(
         copy.deepcopy(model), metric, distance=1, steps=points, normalization="filter"
     )
 
 
-def disagreement(spec: dict, inputs: torch.Tensor, targets: torch.Tensor) -> float:
+def landscaper_plane(model: nn.Module, data: tuple, axes: list, points: int) -> np.ndarray:
+    """The plane of landscaper along two given directions."""
+
+    def scalar(network: nn.Module, data: tuple) -> float:
+        return nn.functional.cross_entropy(network(data[0]), data[1]).item()
+
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        return compute_loss_landscape(
+            copy.deepcopy(model), data, axes, scalar, steps=points, dim=2, device="cpu"
+        )[0]
+
+
+def disagreement(model: nn.Module, objective: Objective, metric: Recorded) -> float:
     """Largest relative difference between the peer's losses and ours at the peer's own points."""
-    metric = Recorded(nn.functional.cross_entropy, inputs, targets)
-    their_plane(usual_model(spec), metric, 5)
-    corner, second, sixth = (metric.thetas[i] for i in (0, 1, 9))  # rows alternate in direction
-    losses = spanned(
-        make_objective(build(spec, SHAPE, CLASSES), inputs, targets),
-        (corner, second - corner, sixth - corner),
-    )
-    order = [(i, j if i % 2 == 0 else 4 - j) for i in range(5) for j in range(5)]
-    ours = losses(np.array([[1, j, i] for i, j in order]))[0].double().mean(1).numpy()
-    return float(np.max(np.abs(ours / metric.losses - 1)))
+    their_plane(model, metric, 4)  # runs forth along the first row, back along the second
+    theta = metric.thetas
+    step, row = theta[1] - theta[0], theta[4] - theta[2]
+    steps = [[1, j, 0] for j in range(4)] + [[1, j, 1] for j in (2, 1, 0, -1)]
+    losses, _ = spanned(objective, (theta[0], step, row))(np.array(steps))
+    return float(np.abs(losses.double().mean(1).numpy() / metric.losses[:8] - 1).max())
 
 
-def multiplications(spec: dict) -> float:
+def operations(spec: dict) -> float:
     """Floating-point operations of one forward pass of a study's CNN, per sample."""
     w = spec["width"]
-    products = 784 * 9 * w + 196 * 9 * w * 2 * w + 98 * w * 128 + 128 * CLASSES
-    return 2.0 * products
+    return 2.0 * (784 * 9 * w + 196 * 9 * w * 2 * w + 98 * w * 128 + 128 * CLASSES)
 
 
 def main() -> None:
-    inputs, targets = (x[:SAMPLES] for x in mnist())
-    metric = loss_landscapes.metrics.Loss(nn.functional.cross_entropy, inputs, targets)
+    train = mnist()
+    data = tuple(part[:SAMPLES] for part in train)
+    metric = loss_landscapes.metrics.Loss(nn.functional.cross_entropy, *data)
     rows = []
-    for name, spec, points in (
-        ("MLP-32", SPECS["MLP-32"], 25),
-        ("MLP-128", SPECS["MLP-128"], 25),
-        ("CNN-16", SPECS["CNN-16"], 9),
-        ("CNN-64", SPECS["CNN-64"], 5),
-    ):
-        model = build(spec, SHAPE, CLASSES)
-        objective, theta = make_objective(model, inputs, targets), flatten(model)
+    for name, points in (("MLP-32", 25), ("MLP-128", 25), ("CNN-16", 5), ("CNN-64", 3)):
+        spec = SPECS[name]
+        model = trained(spec, *(part[: 12800 if "CNN" in name else 60000] for part in train))
+        usual = usual_model(spec, model.state_dict())
+        objective, theta = make_objective(build(spec, SHAPE, CLASSES), *data), flatten(model)
         axes = [
             random_direction(
                 theta, objective.layout, "filter", generator=torch.Generator().manual_seed(seed)
             )
             for seed in (0, 1)
         ]
-        grid = np.linspace(-1, 1, points)
-        row = compare(
-            f"plane {points} x {points}, {name}",
-            "loss-landscapes random_plane, whole batch",
-            lambda o=objective, t=theta, a=axes, g=grid: plane(o, t, *a, g, g),
-            lambda s=spec, n=points: their_plane(usual_model(s), metric, n),
-            samples=SAMPLES,
-            agreement=disagreement(spec, inputs, targets),
+        agreement = disagreement(usual, objective, Recorded(nn.functional.cross_entropy, *data))
+
+        def full(n: int, objective=objective, theta=theta, axes=axes):
+            grid = np.linspace(-1, 1, n)
+            return surface.plane(objective, theta, *axes, grid, grid)
+
+        def few(n: int, objective=objective, theta=theta, axes=axes):
+            grid, generator = surface.centred_grid(1.0, n), np.random.default_rng(0)
+            return multilevel.plane(
+                objective, theta, *axes, grid, grid, estimator="multilevel", generator=generator
+            )
+
+        peer = "loss-landscapes random_plane, whole batch"
+        rows.append(
+            compare(
+                f"plane, every point, {name}",
+                peer,
+                lambda n=points, full=full: full(n),
+                lambda n=points, model=usual: their_plane(model, metric, n),
+                samples=SAMPLES,
+                agreement=agreement,
+            )
         )
-        rows.append(row)
+        parts = [list(unflatten(axis, objective.layout).values()) for axis in axes]
+        rows.append(
+            compare(
+                f"plane, every point, {name}",
+                "landscaper compute_loss_landscape, whole batch",
+                lambda n=points, full=full: full(n),
+                lambda n=points, model=usual, parts=parts: landscaper_plane(model, data, parts, n),
+                samples=SAMPLES,
+            )
+        )
         if spec["family"] == "cnn":
-            size = round((multiplications(spec) * SAMPLES * points**2 / 2) ** (1 / 3))
+            size = round((operations(spec) * SAMPLES * points**2 / 2) ** (1 / 3))
             left, right = torch.randn(2, size, size)
             rows.append(
                 compare(
-                    f"plane {points} x {points}, {name}",
+                    f"plane, every point, {name}",
                     "one matrix product of as many operations",
-                    lambda o=objective, t=theta, a=axes, g=grid: plane(o, t, *a, g, g),
+                    lambda n=points, full=full: full(n),
                     lambda a=left, b=right: a @ b,
+                    samples=SAMPLES,
+                )
+            )
+        for n in (25, 51):
+            rows.append(
+                compare(
+                    f"plane {n} x {n}, multilevel, {name}",
+                    peer,
+                    lambda n=n, few=few: few(n),
+                    lambda n=points, model=usual: their_plane(model, metric, n),
+                    share=points**2 / n**2,
                     samples=SAMPLES,
                 )
             )

@@ -1,8 +1,9 @@
 """Lines and planes from few of their points: level by level, until the next one is predicted.
 
 A level is a set of grid points. The first is a coarse grid; each further one is drawn at random
-from what is left, and is predicted from all levels before it until the prediction is right to
-within the standard errors of the points themselves. Every evaluated point has all samples.
+from what is left, with the neighbourhood of the lowest point expected, and is predicted from all
+levels before it until the prediction is right to within the standard errors of the points
+themselves. Every evaluated point has all samples.
 
 The predictor interpolates the square root of the loss: a loss that rises from near zero by two or
 three orders of magnitude rises almost linearly there, and the smallest losses, which have the
@@ -16,11 +17,11 @@ import numpy as np
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 
-from lossgeo.objective import Objective, summarise
-from lossgeo.span import spanned
+from lossgeo.objective import Objective
+from lossgeo.span import spanned, summaries
 
 COARSE = 7  # points per axis of the first level
-DRAWN = 24  # points of the second level, over all lines; later levels grow with what is known
+DRAWN = 24  # points drawn for the second level, over all K; later levels grow with what is known
 RMS, LARGEST = 0.5, 2.0  # standard errors by which the last level may have been mispredicted
 ESTIMATORS = ("multilevel", "full")
 
@@ -32,7 +33,7 @@ class Levels:
     """Which points of K surfaces were evaluated, and how well the others could be predicted."""
 
     evaluated: np.ndarray  # (points,) bool: where the objective itself was asked
-    held_out: int  # points of the last level, predicted before they were evaluated; 0 if all were
+    held_out: int  # predictions (points x K) tested by the last level; 0 if all was evaluated
     held_out_rms: float  # root mean square of their prediction errors, in their standard errors
     held_out_max: float  # the largest
 
@@ -54,7 +55,7 @@ def lines(
 
     def measure(points: np.ndarray) -> dict[str, np.ndarray]:
         coefficients = np.stack([np.ones(len(points)), alphas[points]], axis=1)
-        rows = [summarise(*one(coefficients)) for one in losses]
+        rows = [summaries(one, coefficients) for one in losses]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     return estimate(measure, (alphas,), estimator=estimator, generator=generator)
@@ -77,7 +78,7 @@ def plane(
     def measure(points: np.ndarray) -> dict[str, np.ndarray]:
         a, b = np.unravel_index(points, (len(alphas), len(betas)))
         coefficients = np.stack([np.ones(len(points)), alphas[a], betas[b]], axis=1)
-        return {k: v[np.newaxis] for k, v in summarise(*losses(coefficients)).items()}
+        return {k: v[np.newaxis] for k, v in summaries(losses, coefficients).items()}
 
     values, levels = estimate(measure, (alphas, betas), estimator=estimator, generator=generator)
     return {k: v.reshape(len(alphas), len(betas)) for k, v in values.items()}, levels
@@ -98,12 +99,13 @@ def estimate(
     multilevel: the first level is a grid of COARSE points per axis and, where 0 is on every axis,
     its nearest neighbours there, so that curvatures at the centre are measured. Of each later
     level, drawn by `generator`, the losses are first predicted from all points known by then: a
-    cubic radial basis function interpolates sqrt(L). Once the errors, in units of the standard
-    errors of the drawn points, have a root mean square of at most RMS and no larger value than
-    LARGEST, the same interpolation fills what was not evaluated. That surface knows the last level
-    too, so its error is below the one reported. Standard errors are interpolated like losses,
-    accuracies as they are. Evaluated points keep their values. Where half of the points would not
-    do, and where a value is not finite, all are evaluated.
+    cubic radial basis function interpolates sqrt(L). To what is drawn come the points around the
+    minimum predicted for the mean of the surfaces, where sqrt(L) bends most and standard errors are
+    least. Once the errors, in units of the standard errors there, have a root mean square of at
+    most RMS and no larger value than LARGEST, the same interpolation fills what was not evaluated,
+    now from the last level too. Standard errors are interpolated like losses, accuracies as they
+    are. Evaluated points keep their values. Where half of the points would not do, and where a
+    value is not finite, all are evaluated.
 
     Raises ValueError for any other estimator.
     """
@@ -122,20 +124,23 @@ def estimate(
         known[points] = True
 
     evaluate(_first_level(axes) if estimator == "multilevel" else np.arange(len(known)))
-    size = -(-DRAWN // len(values["loss"]))
-    while 2 * (known.sum() + size) <= len(known) and np.isfinite(values["loss"][:, known]).all():
-        level = generator.choice(np.flatnonzero(~known), size, replace=False)
-        predicted = _interpolate("loss", values, coordinates, known, level)
+    drawn = max(3, min(-(-DRAWN // len(values["loss"])), len(known) // 8))
+    while 2 * (known.sum() + drawn) <= len(known) and _finite(values, known):
+        left = np.flatnonzero(~known)
+        expected = _interpolate("loss", values, coordinates, known, np.arange(len(known)))
+        lowest = _around(expected.mean(axis=0).argmin(), shape)
+        level = generator.choice(left, drawn, replace=False)
+        level = np.union1d(level, lowest[~known[lowest]])
         evaluate(level)
         with np.errstate(divide="ignore", invalid="ignore"):
-            errors = (predicted - values["loss"][:, level]) / values["loss_se"][:, level]
+            errors = (expected - values["loss"])[:, level] / values["loss_se"][:, level]
         rms, largest = float(np.sqrt(np.mean(errors**2))), float(np.abs(errors).max())
-        if rms <= RMS and largest <= LARGEST:
+        if rms <= RMS and largest <= LARGEST and _finite(values, known):
             rest = np.flatnonzero(~known)
             for name in values:
                 values[name][:, rest] = _interpolate(name, values, coordinates, known, rest)
             return values, Levels(known, errors.size, rms, largest)
-        size = known.sum() // 2
+        drawn = known.sum() // 2
     if not known.all():
         evaluate(np.flatnonzero(~known))
     return values, Levels(known, 0, np.nan, np.nan)
@@ -145,10 +150,22 @@ def _first_level(axes: Sequence[np.ndarray]) -> np.ndarray:
     """Flat indices of the coarse grid and of the centre's neighbourhood."""
     first = np.zeros([len(axis) for axis in axes], dtype=bool)
     first[np.ix_(*(np.linspace(0, len(a) - 1, COARSE).round().astype(int) for a in axes))] = True
-    centre = [np.flatnonzero(axis == 0) for axis in axes]
-    if all(len(zero) == 1 for zero in centre):
-        first[tuple(slice(max(int(zero[0]) - 1, 0), int(zero[0]) + 2) for zero in centre)] = True
+    zeros = [np.flatnonzero(axis == 0) for axis in axes]
+    if all(len(zero) == 1 for zero in zeros):
+        centre = np.ravel_multi_index([zero[0] for zero in zeros], first.shape)
+        first.ravel()[_around(centre, first.shape)] = True
     return np.flatnonzero(first)
+
+
+def _around(point: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Flat indices of a grid point and of its neighbours, diagonal ones included."""
+    chosen = np.zeros(shape, dtype=bool)
+    chosen[tuple(slice(max(i - 1, 0), i + 2) for i in np.unravel_index(point, shape))] = True
+    return np.flatnonzero(chosen)
+
+
+def _finite(values: dict[str, np.ndarray], known: np.ndarray) -> bool:
+    return all(np.isfinite(one[:, known]).all() for one in values.values())
 
 
 def _interpolate(

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from lossgeo.directions import normalize
-from lossgeo.objective import Objective, summarise
-from lossgeo.span import spanned
+from lossgeo.objective import Objective
+from lossgeo.span import spanned, summaries
 
 
 def average_rise(
@@ -35,7 +35,7 @@ def average_rise(
     for _ in range(draws):
         noise = torch.randn(len(theta), generator=generator).to(theta)
         direction = normalize(noise, theta, objective.layout, normalization)
-        loss = summarise(*spanned(objective, (theta, direction))(coefficients))["loss"]
+        loss = summaries(spanned(objective, (theta, direction)), coefficients)["loss"]
         above, below = np.split(loss[1:], 2)
         rises.append((above + below) / 2 - loss[0])
     return np.stack(rises, axis=1)

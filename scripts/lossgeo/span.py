@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo.objective import Objective, sample_losses, score
+from lossgeo.objective import Objective, sample_losses, score, summarise
 from lossgeo.parameters import unflatten
 
 CHUNK = 25  # points that go through a dense network together
@@ -59,22 +59,31 @@ def spanned(objective: Objective, vectors: Sequence[Tensor]) -> Losses:
     return losses
 
 
+def summaries(losses: Losses, coefficients: np.ndarray) -> dict[str, np.ndarray]:
+    """`objective.summarise` of M points, CHUNK at a time: memory does not grow with M."""
+    parts = [
+        summarise(*losses(coefficients[k : k + CHUNK])) for k in range(0, len(coefficients), CHUNK)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
 def dense_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     """Names and layers of a dense network, or None for any other.
 
     Dense is an `nn.Sequential` of `nn.Flatten`, `nn.Linear`, and then linear and elementwise layers
-    in any order, no two of which share parameters.
+    in any order, no two of which share parameters and none of which has hooks.
     """
     if type(model) is not nn.Sequential:
         return None
-    layers = list(model.named_children())
+    layers = list(model._modules.items())  # named_children() leaves out what comes twice
     types = [type(layer) for _, layer in layers]
-    parameters = len(list(model.parameters()))
+    parameters = list(model.named_parameters(remove_duplicate=False))
     if (
         types[:2] != [nn.Flatten, nn.Linear]
         or (layers[0][1].start_dim, layers[0][1].end_dim) != (1, -1)
         or not all(t is nn.Linear or t in ELEMENTWISE for t in types[2:])
-        or parameters != len(list(model.named_parameters(remove_duplicate=False)))
+        or len(parameters) != len(list(model.parameters()))
+        or any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     ):
         return None
     return layers[1:]

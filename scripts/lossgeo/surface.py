@@ -3,8 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from lossgeo.objective import Objective, summarise
-from lossgeo.span import spanned
+from lossgeo.objective import Objective
+from lossgeo.span import spanned, summaries
 
 
 def centred_grid(distance: float, points: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def centred_grid(distance: float, points: int) -> np.ndarray:
 def line(objective: Objective, theta: Tensor, direction: Tensor, alphas: np.ndarray) -> dict:
     """The objective at theta + alpha d for each alpha (A,): `loss`, `loss_se`, `accuracy` (A,)."""
     losses = spanned(objective, (theta, direction))
-    return summarise(*losses(np.stack([np.ones_like(alphas), alphas], axis=1)))
+    return summaries(losses, np.stack([np.ones_like(alphas), alphas], axis=1))
 
 
 def second_difference(objective: Objective, theta: Tensor, direction: Tensor, step: float) -> float:
@@ -48,5 +48,5 @@ def plane(
     measured = []
     for alpha in alphas[rows]:
         coefficients = [np.ones_like(betas), np.full_like(betas, alpha), betas]
-        measured.append(summarise(*losses(np.stack(coefficients, axis=1))))
+        measured.append(summaries(losses, np.stack(coefficients, axis=1)))
     return {name: np.stack([row[name] for row in measured]) for name in measured[0]}

@@ -49,6 +49,14 @@ def without_a_first_bias() -> nn.Module:
     )
 
 
+def twelve_layers() -> nn.Module:
+    """The first linear one is called 1, the last 10."""
+    hidden = [layer for _ in range(4) for layer in (nn.Linear(5, 5), nn.Tanh())]
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(PIXELS, 5), *hidden, nn.Linear(5, CLASSES), nn.Identity()
+    )
+
+
 class Subclass(nn.Sequential):
     """A Sequential that computes something else than its layers in a row."""
 
@@ -100,7 +108,7 @@ def tied_layers() -> nn.Module:
     )
 
 
-DENSE = [softmax_regression, deep, without_a_first_bias]
+DENSE = [softmax_regression, deep, without_a_first_bias, twelve_layers]
 PLAIN = [convolutional, normalised, Tied, subclass_of_sequential, tied_layers]
 
 
