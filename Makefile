@@ -2,9 +2,10 @@
 PYTHON ?= python3
 CORES ?= all
 QUICK = --configfile config.quick.yaml
+BENCHMARKS = planes products spectra training scaling report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: quick reproduce report test
+.PHONY: quick reproduce report test bench
 
 quick: .venv/.ready
 	$(SNAKEMAKE) $(QUICK)
@@ -22,6 +23,17 @@ test: .venv/.ready
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 	.venv/bin/python -m pytest
+
+# Side by side with other packages, on one thread: leave the machine alone meanwhile.
+bench: .venv/.ready .venv-bench/.ready
+	$(SNAKEMAKE) data
+	set -e; for script in $(BENCHMARKS); do \
+		PYTHONPATH=scripts .venv-bench/bin/python benchmarks/$$script.py; done
+
+.venv-bench/.ready: benchmarks/requirements.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --requirement benchmarks/requirements.txt
+	touch $@
 
 .venv/.ready: requirements.txt
 	$(PYTHON) -m venv .venv

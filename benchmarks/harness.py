@@ -140,12 +140,13 @@ def trained(spec: dict, inputs: torch.Tensor, targets: torch.Tensor, epochs: int
     return model.eval().to(memory_format=torch.contiguous_format)
 
 
-def mnist() -> tuple[torch.Tensor, torch.Tensor]:
-    """The training split as tensors, from where the workflow puts it."""
+def mnist(samples: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The training split (or its first samples) as tensors, from where the workflow puts it."""
     known, folder = DATASETS["mnist"], HERE.parent / "results" / "data" / "mnist"
     if not (folder / FILES[0]).is_file():
         sys.exit(f"{folder} has no MNIST: run `make bench`, which fetches it")
-    return as_tensors(*load(folder / FILES[0], folder / FILES[1]), known.mean, known.std)
+    pixels, classes = load(folder / FILES[0], folder / FILES[1])
+    return as_tensors(pixels[:samples], classes[:samples], known.mean, known.std)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -25,28 +25,47 @@ def mlp(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential
     return nn.Sequential(OrderedDict(layers))
 
 
-class CNN(nn.Module):
+def cnn(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
     """Two 3x3 convolutions (width and 2 width channels), each max-pooled 2x2, then two layers.
 
     The pooling comes before the ReLU: the two commute, and this way the ReLU touches a quarter of
     the memory.
     """
+    channels, height, columns = input_shape
+    layers = {
+        "conv1": nn.Conv2d(channels, width, 3, padding=1),
+        "pool1": MaxPool(2),
+        "relu1": nn.ReLU(inplace=True),
+        "conv2": nn.Conv2d(width, 2 * width, 3, padding=1),
+        "pool2": MaxPool(2),
+        "relu2": nn.ReLU(inplace=True),
+        "flatten": nn.Flatten(),
+        "hidden": nn.Linear(2 * width * (height // 4) * (columns // 4), 128),
+        "relu3": nn.ReLU(inplace=True),
+        "output": nn.Linear(128, classes),
+    }
+    return nn.Sequential(OrderedDict(layers))
 
-    def __init__(self, width: int, input_shape: tuple[int, ...], classes: int) -> None:
-        super().__init__()
-        channels, height, columns = input_shape
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.hidden = nn.Linear(2 * width * (height // 4) * (columns // 4), 128)
-        self.output = nn.Linear(128, classes)
 
-    def forward(self, x: Tensor) -> Tensor:  # (n, channels, height, width) -> (n, classes)
-        x = torch.relu(nn.functional.max_pool2d(self.conv1(x), 2))
-        x = torch.relu(nn.functional.max_pool2d(self.conv2(x), 2))
-        return self.output(torch.relu(self.hidden(x.flatten(1))))
+class MaxPool(nn.MaxPool2d):
+    """2x2 max-pooling.
+
+    Torch's kernel also notes where each maximum was. Without a gradient nobody asks, and the
+    maximum of four strided views takes half the time.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # (n, channels, h, w) -> (n, channels, h // 2, w // 2)
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        height, columns = (size - size % 2 for size in x.shape[-2:])
+        top, bottom = x[..., 0:height:2, :columns], x[..., 1:height:2, :columns]
+        return torch.maximum(
+            torch.maximum(top[..., 0::2], top[..., 1::2]),
+            torch.maximum(bottom[..., 0::2], bottom[..., 1::2]),
+        )
 
 
-FAMILIES = {"mlp": mlp, "cnn": CNN}
+FAMILIES = {"mlp": mlp, "cnn": cnn}
 
 
 def build(spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: int = 0) -> nn.Module:

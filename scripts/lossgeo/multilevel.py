@@ -1,9 +1,9 @@
 """Lines and planes from few of their points: level by level, until the next one is predicted.
 
 A level is a set of grid points. The first is a coarse grid; each further one is drawn at random
-from what is left, with the neighbourhood of the lowest point expected, and is predicted from all
-levels before it until the prediction is right to within the standard errors of the points
-themselves. Every evaluated point has all samples.
+from what is left, with the lowest points expected there, and is predicted from all levels before it
+until the prediction is right to within the standard errors of the points themselves. Every
+evaluated point has all samples.
 
 The predictor interpolates the square root of the loss: a loss that rises from near zero by two or
 three orders of magnitude rises almost linearly there, and the smallest losses, which have the
@@ -99,13 +99,13 @@ def estimate(
     multilevel: the first level is a grid of COARSE points per axis and, where 0 is on every axis,
     its nearest neighbours there, so that curvatures at the centre are measured. Of each later
     level, drawn by `generator`, the losses are first predicted from all points known by then: a
-    cubic radial basis function interpolates sqrt(L). To what is drawn come the points around the
-    minimum predicted for the mean of the surfaces, where sqrt(L) bends most and standard errors are
-    least. Once the errors, in units of the standard errors there, have a root mean square of at
-    most RMS and no larger value than LARGEST, the same interpolation fills what was not evaluated,
-    now from the last level too. Standard errors are interpolated like losses, accuracies as they
-    are. Evaluated points keep their values. Where half of the points would not do, and where a
-    value is not finite, all are evaluated.
+    cubic radial basis function interpolates sqrt(L). To what is drawn come a third as many points,
+    those of the lowest predicted loss (mean of the surfaces): at the bottom of a basin sqrt(L)
+    bends most and standard errors are least. Once the errors, in units of the standard errors
+    there, have a root mean square of at most RMS and no larger value than LARGEST, the same
+    interpolation fills what was not evaluated, now from the last level too. Standard errors are
+    interpolated like losses, accuracies as they are. Evaluated points keep their values. Where half
+    of the points would not do, and where a value is not finite, all are evaluated.
 
     Raises ValueError for any other estimator.
     """
@@ -125,12 +125,15 @@ def estimate(
 
     evaluate(_first_level(axes) if estimator == "multilevel" else np.arange(len(known)))
     drawn = max(3, min(-(-DRAWN // len(values["loss"])), len(known) // 8))
-    while 2 * (known.sum() + drawn) <= len(known) and _finite(values, known):
+    while (
+        min(shape) > 1
+        and 2 * (known.sum() + drawn + drawn // 3) <= len(known)
+        and _finite(values, known)
+    ):
         left = np.flatnonzero(~known)
         expected = _interpolate("loss", values, coordinates, known, np.arange(len(known)))
-        lowest = _around(expected.mean(axis=0).argmin(), shape)
-        level = generator.choice(left, drawn, replace=False)
-        level = np.union1d(level, lowest[~known[lowest]])
+        lowest = left[np.argsort(expected.mean(axis=0)[left], kind="stable")[: drawn // 3]]
+        level = np.union1d(generator.choice(left, drawn, replace=False), lowest)
         evaluate(level)
         with np.errstate(divide="ignore", invalid="ignore"):
             errors = (expected - values["loss"])[:, level] / values["loss_se"][:, level]

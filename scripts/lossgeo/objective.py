@@ -98,14 +98,24 @@ def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def sample_losses(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy (N,) of each sample at theta (P,), nats, and whether it is classified right."""
     parameters = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
-    scored = []
+    inputs, targets = zip(*objective.blocks, strict=True)
     with torch.no_grad():
-        for inputs, targets in objective.blocks:
-            logits = functional_call(objective.model, parameters, (inputs,))
-            copy = logits.T.clone(memory_format=torch.contiguous_format)  # may be a view of theta
-            scored.append(score(copy, targets))
-    losses, correct = zip(*scored, strict=True)
-    return torch.cat(losses), torch.cat(correct)
+        blockwise = _Blockwise(objective.model)
+        logits = functional_call(
+            blockwise, {f"model.{name}": part for name, part in parameters.items()}, (inputs,)
+        )
+        return score(logits.T.contiguous(), torch.cat(targets))
+
+
+class _Blockwise(nn.Module):
+    """A network that takes its blocks in one call: theta is put in its place once for all."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, blocks: tuple[Tensor, ...]) -> Tensor:
+        return torch.cat([self.model(x) for x in blocks])
 
 
 def summarise(losses: Tensor, correct: Tensor) -> dict[str, np.ndarray]:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lossgeo.objective import make_objective
+from lossgeo.objective import make_objective, summarise
 from lossgeo.parameters import flatten
-from lossgeo.span import CHUNK, ELEMENTWISE, dense_layers, spanned
+from lossgeo.span import CHUNK, ELEMENTWISE, dense_layers, spanned, summaries
 
 CLASSES = 3
 PIXELS = 12  # of inputs (1, 3, 4)
@@ -230,6 +230,70 @@ def test_float32_agrees_with_float64(factory):
     exact, _ = plain(model, inputs, targets, span, coefficients)
     assert losses.dtype == torch.float32
     np.testing.assert_allclose(losses, exact, rtol=1e-5, atol=1e-5)
+
+
+# Summaries, a chunk at a time
+
+COUNTS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 3]
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("factory", [softmax_regression, deep, convolutional])
+def test_summaries_are_those_of_all_points_at_once(factory, dtype, count):
+    """Below, at and above the size of a chunk, and of several."""
+    _, objective, span, _, _ = problem(factory, 3, dtype=dtype)
+    losses, coefficients = spanned(objective, span), points(count, 3)
+    found, expected = summaries(losses, coefficients), summarise(*losses(coefficients))
+    assert set(found) == set(expected) == {"loss", "loss_se", "accuracy"}
+    for name, values in expected.items():
+        assert found[name].shape == (count,)
+        assert found[name].dtype == values.dtype
+        np.testing.assert_allclose(found[name], values, rtol=1e-14, atol=0)
+    assert np.isfinite(found["loss"]).all()
+    assert len(set(found["loss"])) == count, "else the order of the points would not matter"
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_summaries_keep_losses_that_are_not_finite_at_their_points(count, bad):
+    """At a single point, and where a vector is not finite, everywhere."""
+    generator = torch.Generator().manual_seed(2)
+    table = torch.rand(count, 6, generator=generator, dtype=torch.float64)
+    table[count // 2, 3] = bad
+    right = torch.rand(count, 6, generator=generator) < 0.5
+    coefficients = np.arange(float(count))[:, np.newaxis]
+
+    def losses(c: np.ndarray) -> tuple[Tensor, Tensor]:
+        rows = c[:, 0].astype(int)
+        return table[rows], right[rows]
+
+    found, expected = summaries(losses, coefficients), summarise(table, right)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-14, atol=0)
+    np.testing.assert_array_equal(np.isfinite(found["loss"]), np.arange(count) != count // 2)
+    _, objective, span, _, _ = problem(deep, 2)
+    span[1][0] = bad
+    nowhere = summaries(spanned(objective, span), points(count, 2))
+    for values in nowhere.values():
+        assert values.shape == (count,)
+        assert np.isnan(values).all()
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_summaries_never_ask_for_more_points_than_a_chunk_at_once(count):
+    """Each point once, in their order: what is held in memory does not grow with the points."""
+    coefficients, calls = points(count, 2), []
+
+    def losses(c: np.ndarray) -> tuple[Tensor, Tensor]:
+        calls.append(c)
+        both = torch.as_tensor(c)
+        return both, both > 0
+
+    found = summaries(losses, coefficients)
+    assert max(map(len, calls)) <= CHUNK
+    np.testing.assert_array_equal(np.concatenate(calls), coefficients)
+    np.testing.assert_allclose(found["loss"], coefficients.mean(axis=1), rtol=1e-14)
 
 
 # Which networks are dense

@@ -1,0 +1,50 @@
+"""results.csv and scaling.csv as benchmarks/results.md and as the README's table."""
+
+import csv
+import re
+
+from harness import HERE
+
+HEAD = "| work | against | times as fast | ours | theirs | samples |\n|---|---|---|---|---|---|\n"
+MARKS = ("<!-- benchmarks: written by make bench -->\n", "<!-- /benchmarks -->\n")
+
+
+def table(rows: list[dict]) -> str:
+    return HEAD + "".join(
+        f"| {r['work']} | {r['against']} | {r['ratio']} ({r['ratio_min']}-{r['ratio_max']}) "
+        f"| {r['ours_s']} s | {r['theirs_s']} s | {r['samples']} |\n"
+        for r in rows
+    )
+
+
+def agreement(rows: list[dict]) -> str:
+    """The largest disagreement of each kind of work with what it was compared with."""
+    worst: dict[str, float] = {}
+    for row in rows:
+        if row["agreement"]:
+            kind = re.sub(r", [A-Z]+-\d+$", "", row["work"])
+            worst[kind] = max(worst.get(kind, 0.0), float(row["agreement"]))
+    parts = [f"{kind}: {value:.0e}" for kind, value in worst.items()]
+    return "Largest relative difference from the peer's result, " + "; ".join(parts) + ".\n"
+
+
+def main() -> None:
+    with open(HERE / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with open(HERE / "scaling.csv", newline="") as file:
+        large = list(csv.DictReader(file))[-1]
+    text = (
+        f"Medians of {rows[0]['repeats']} or more alternating runs, range in brackets; "
+        f"{rows[0]['machine']}.\n\n{table(rows)}\n{agreement(rows)}"
+        f"A multilevel plane of {large['points']} points of CNN-64 on {large['samples']} samples "
+        f"takes {float(large['seconds']):.0f} s and {large['peak_mb']} MB at most.\n"
+    )
+    (HERE / "results.md").write_text("# Measured side by side\n\n" + text)
+    readme = HERE.parent / "README.md"
+    before, rest = readme.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    readme.write_text(before + MARKS[0] + text + MARKS[1] + after)
+
+
+if __name__ == "__main__":
+    main()
