@@ -151,6 +151,22 @@ def test_eigenvectors_are_orthonormal_and_their_residuals_are_true(case):
         np.testing.assert_array_equal(pairs.converged, exact < 1e-3 * np.abs(pairs.values))
 
 
+@pytest.mark.parametrize("max_steps", [12, 24, 96])
+def test_residuals_are_those_of_fresh_products(case, max_steps):
+    """||H v - lambda v||, to rounding, whether the pairs have converged or not."""
+    operator = hessian_operator(case.objective, case.theta)
+    found = run(operator, top=4, bottom=2, steps=12, max_steps=max_steps)
+    scale = np.abs(found.nodes).max()
+    for pairs in (found.top, found.bottom):
+        fresh = [
+            float((operator @ v - value * v).norm())
+            for v, value in zip(pairs.vectors, pairs.values, strict=True)
+        ]
+        np.testing.assert_allclose(pairs.residuals, fresh, rtol=1e-12, atol=1e-13 * scale)
+    reported = np.concatenate([found.top.residuals, found.bottom.residuals])
+    assert max_steps == 96 or reported.max() > 1e-9 * scale, "else nothing but rounding is compared"
+
+
 def test_what_has_not_converged_says_so_and_more_steps_converge_it(cnn):
     operator = hessian_operator(cnn.objective, cnn.theta)
     few = run(operator, top=6, bottom=2, probes=1, steps=8, max_steps=8)
@@ -383,17 +399,38 @@ def test_the_trace_agrees_with_hessian_eigenthings_hutchinson(mlp):
 # Bookkeeping
 
 
-def test_products_spent_are_counted(cnn):
-    operator, spent = hessian_operator(cnn.objective, cnn.theta), 0
+def counting(operator) -> tuple[LambdaOperator, list[int]]:
+    """The same operator, and a list that grows by one entry with each of its products."""
+    spent = []
 
     def product(v):
-        nonlocal spent
-        spent += 1
+        spent.append(1)
         return operator @ v
 
-    counted = LambdaOperator(product, operator.size, dtype=torch.float64)
-    found = run(counted, top=6, bottom=2, steps=10, max_steps=80)
-    assert found.products == spent
+    return LambdaOperator(product, operator.size, dtype=operator.dtype), spent
+
+
+@pytest.mark.parametrize("probes", [1, 3])
+@pytest.mark.parametrize(("max_steps", "again"), [(10, 0), (30, 20 + 30), (80, 20 + 40)])
+def test_products_spent_are_counted(cnn, probes, max_steps, again):
+    """A first one, the steps of every probe, and those of each run that the eigenpairs need."""
+    counted, spent = counting(hessian_operator(cnn.objective, cnn.theta))
+    found = run(counted, top=6, bottom=2, probes=probes, steps=10, max_steps=max_steps)
+    assert found.products == len(spent)
+    assert found.products == 1 + 10 * probes + again
+    assert (found.top.converged.all() and found.bottom.converged.all()) == (max_steps > 10)
+
+
+def test_products_of_runs_that_end_early_are_counted():
+    """A Krylov space of 4 dimensions takes 4 products, though 10 steps were asked for."""
+    counted, spent = counting(operator_of(torch.diag(torch.arange(4.0).double().repeat(5))))
+    found = run(counted, top=1, bottom=1, probes=3, steps=10)
+    assert found.products == len(spent) == 1 + 4 * 3
+
+
+def test_an_operator_that_is_not_finite_takes_one_product():
+    counted, spent = counting(operator_of(torch.full((6, 6), torch.nan).double()))
+    assert run(counted, steps=5).products == len(spent) == 1
 
 
 def test_one_generator_state_gives_one_spectrum(matrix):

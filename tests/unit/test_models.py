@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossgeo.models import ModelError, build, in_memory_format, memory_format
+from lossgeo.models import MaxPool, ModelError, block_size, build, in_memory_format, memory_format
 from lossgeo.parameters import layout_of
 
 PUBLISHED = {
@@ -43,6 +43,43 @@ def test_pooling_before_the_relu_is_the_relu_before_pooling(cnn):
         assert torch.equal(net.output(torch.relu(net.hidden(y.flatten(1)))), net(x))
 
 
+FORMATS = [torch.contiguous_format, torch.channels_last]
+SIDES = [2, 3, 7, 28]
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("columns", SIDES)
+@pytest.mark.parametrize("height", SIDES)
+def test_max_pooling_without_a_gradient_is_torchs(layout, dtype, share, height, columns, generator):
+    """Bit for bit, a `share` of the pixels being NaN, in the memory format of what is pooled."""
+    x = torch.randn(3, 5, height, columns, generator=generator, dtype=dtype)
+    x[torch.rand(x.shape, generator=generator) < share] = torch.nan
+    x = in_memory_format(x, layout)
+    with torch.no_grad():
+        found = MaxPool(2)(x)
+    expected = nn.functional.max_pool2d(x, 2)
+    assert expected.isnan().any() == (share > 0)
+    assert found.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("side", [6, 7])
+def test_max_pooling_has_torchs_gradient(layout, side, generator):
+    """Where two pixels are equally large, too."""
+    x = torch.randint(0, 4, (3, 5, side, side), generator=generator, dtype=torch.float64)
+    weights = torch.randn(3, 5, side // 2, side // 2, generator=generator, dtype=torch.float64)
+    x = in_memory_format(x, layout).requires_grad_()
+    pooled, expected = MaxPool(2)(x), nn.functional.max_pool2d(x, 2)
+    assert torch.equal(pooled, expected)
+    (found,) = torch.autograd.grad((weights * pooled).sum(), x)
+    (exact,) = torch.autograd.grad((weights * expected).sum(), x)
+    assert torch.equal(found, exact)
+    assert found.any()
+
+
 def test_one_seed_gives_one_initialisation_and_another_seed_another():
     spec = {"family": "cnn", "width": 2}
     a, b, c = (build(spec, (1, 8, 8), 3, seed=seed) for seed in (1, 1, 2))
@@ -62,6 +99,12 @@ def test_building_leaves_the_callers_random_state_as_it_was(factory):
 def test_only_convolutions_ask_for_channels_last(mlp, cnn):
     assert memory_format(mlp.model) == torch.contiguous_format
     assert memory_format(cnn.model) == torch.channels_last
+
+
+def test_fewer_samples_go_through_convolutions_together_than_through_other_networks(mlp, cnn):
+    assert block_size(mlp.model) == 1024
+    assert block_size(nn.Conv1d(1, 1, 3)) == 1024
+    assert block_size(cnn.model) == block_size(nn.Conv2d(1, 1, 3)) == 64
 
 
 def test_a_single_channel_gets_the_strides_that_were_asked_for():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossgeo.models import build
+from lossgeo.models import block_size, build
 from lossgeo.objective import evaluate, make_objective
 from lossgeo.parameters import flatten
 from lossgeo.training import HISTORY, find_point, make_optimizer, spread, train
@@ -153,6 +153,45 @@ def test_a_convolutional_network_trains_too(toy):
         generator=torch.Generator().manual_seed(0),
     )
     assert found.history["train_loss"][-1] < 0.3 < found.history["train_loss"][0]
+
+
+@pytest.mark.parametrize("samples", [128, 150, 65], ids="{} samples".format)
+@pytest.mark.parametrize("batch", [1000, 100], ids="batches of {}".format)
+def test_a_step_in_shares_is_torchs_on_the_whole_batch(samples, batch):
+    """A convolutional network, batches that its blocks of 64 divide and others that they do not.
+
+    As plain torch trains it: max-pooling, memory layout and optimizer are torch's own.
+    """
+    generator = torch.Generator().manual_seed(4)
+    inputs = torch.randn(samples, 1, 8, 8, generator=generator)
+    targets = torch.randint(0, 3, (samples,), generator=generator)
+    model = build({"family": "cnn", "width": 2}, (1, 8, 8), 3, seed=0)
+    assert block_size(model) < min(samples, batch)
+    objective = make_objective(copy.deepcopy(model), inputs[:8], targets[:8])
+    plain = copy.deepcopy(model)
+    plain.pool1, plain.pool2 = nn.MaxPool2d(2), nn.MaxPool2d(2)
+    start = flatten(model)
+    found = train(
+        model,
+        inputs,
+        targets,
+        objective,
+        objective,
+        optimizer={"name": "SGD", "lr": 0.5},
+        epochs=1,
+        batch_size=batch,
+        evaluations_per_epoch=1,
+        snapshots_per_epoch=1,
+        generator=torch.Generator().manual_seed(9),
+    )
+    update = torch.optim.SGD(plain.parameters(), lr=0.5)
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(9))
+    for part in order.split(batch):
+        update.zero_grad()
+        nn.functional.cross_entropy(plain(inputs[part]), targets[part]).backward()
+        update.step()
+    np.testing.assert_allclose(found.snapshots[-1], flatten(plain), rtol=0, atol=1e-6)
+    assert float((flatten(plain) - start).abs().max()) > 0.01, "a step that can be told from none"
 
 
 def test_momentum_is_the_heavy_ball(toy):
