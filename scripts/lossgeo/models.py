@@ -34,10 +34,10 @@ def cnn(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential
     channels, height, columns = input_shape
     layers = {
         "conv1": nn.Conv2d(channels, width, 3, padding=1),
-        "pool1": MaxPool(2),
+        "pool1": MaxPool(),
         "relu1": nn.ReLU(inplace=True),
         "conv2": nn.Conv2d(width, 2 * width, 3, padding=1),
-        "pool2": MaxPool(2),
+        "pool2": MaxPool(),
         "relu2": nn.ReLU(inplace=True),
         "flatten": nn.Flatten(),
         "hidden": nn.Linear(2 * width * (height // 4) * (columns // 4), 128),
@@ -47,7 +47,7 @@ def cnn(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential
     return nn.Sequential(OrderedDict(layers))
 
 
-class MaxPool(nn.MaxPool2d):
+class MaxPool(nn.Module):
     """2x2 max-pooling.
 
     Torch's kernel also notes where each maximum was. Without a gradient nobody asks, and the
@@ -56,7 +56,7 @@ class MaxPool(nn.MaxPool2d):
 
     def forward(self, x: Tensor) -> Tensor:  # (n, channels, h, w) -> (n, channels, h // 2, w // 2)
         if torch.is_grad_enabled():
-            return super().forward(x)
+            return nn.functional.max_pool2d(x, 2)
         height, columns = (size - size % 2 for size in x.shape[-2:])
         top, bottom = x[..., 0:height:2, :columns], x[..., 1:height:2, :columns]
         return torch.maximum(

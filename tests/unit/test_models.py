@@ -58,7 +58,7 @@ def test_max_pooling_without_a_gradient_is_torchs(layout, dtype, share, height, 
     x[torch.rand(x.shape, generator=generator) < share] = torch.nan
     x = in_memory_format(x, layout)
     with torch.no_grad():
-        found = MaxPool(2)(x)
+        found = MaxPool()(x)
     expected = nn.functional.max_pool2d(x, 2)
     assert expected.isnan().any() == (share > 0)
     assert found.is_contiguous(memory_format=layout)
@@ -72,7 +72,7 @@ def test_max_pooling_has_torchs_gradient(layout, side, generator):
     x = torch.randint(0, 4, (3, 5, side, side), generator=generator, dtype=torch.float64)
     weights = torch.randn(3, 5, side // 2, side // 2, generator=generator, dtype=torch.float64)
     x = in_memory_format(x, layout).requires_grad_()
-    pooled, expected = MaxPool(2)(x), nn.functional.max_pool2d(x, 2)
+    pooled, expected = MaxPool()(x), nn.functional.max_pool2d(x, 2)
     assert torch.equal(pooled, expected)
     (found,) = torch.autograd.grad((weights * pooled).sum(), x)
     (exact,) = torch.autograd.grad((weights * expected).sum(), x)
