@@ -37,7 +37,8 @@ def main() -> None:
     with open(HERE / "scaling.csv", newline="") as file:
         large = list(csv.DictReader(file))[-1]
     text = (
-        f"Medians of alternating runs, range in brackets; {rows[0]['machine']}.\n\n{table(rows)}\n{agreement(rows)}"
+        f"Medians of alternating runs, range in brackets; {rows[0]['machine']}.\n\n"
+        f"{table(rows)}\n{agreement(rows)}"
         f"A multilevel plane of {large['points']} points of CNN-64 on {large['samples']} samples "
         f"takes {float(large['seconds']):.0f} s and {large['peak_mb']} MB at most.\n"
     )
