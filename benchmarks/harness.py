@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torchvision import transforms
+from torchvision.datasets import MNIST
 
 from lossgeo.data import DATASETS, FILES, as_tensors, load
 from lossgeo.models import build
@@ -147,6 +149,19 @@ def mnist(samples: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         sys.exit(f"{folder} has no MNIST: run `make bench`, which fetches it")
     pixels, classes = load(folder / FILES[0], folder / FILES[1])
     return as_tensors(pixels[:samples], classes[:samples], known.mean, known.std)
+
+
+def usual_loader(samples: int, *, shuffle: bool) -> torch.utils.data.DataLoader:
+    """The first samples of the training split as they are usually read, in batches of 128."""
+    raw = HERE.parent / "results" / "data" / "torchvision"  # where torchvision looks
+    (raw / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        link = raw / "MNIST" / "raw" / file
+        if not link.exists():
+            link.symlink_to(HERE.parent / "results" / "data" / "mnist" / file)
+    steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+    data = torch.utils.data.Subset(MNIST(str(raw), train=True, transform=steps), range(samples))
+    return torch.utils.data.DataLoader(data, batch_size=128, shuffle=shuffle)
 
 
 def _seconds(run: Callable[[], object]) -> float:

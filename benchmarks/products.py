@@ -8,7 +8,7 @@ from landscaper.hessian import PyHessian as LandscaperHessian
 from pyhessian import hessian
 from torch import nn
 
-from harness import CLASSES, SHAPE, SPECS, compare, mnist, trained, usual_model, write
+from harness import CLASSES, SHAPE, SPECS, compare, mnist, trained, usual_loader, usual_model, write
 from lossgeo.curvature import hessian_operator
 from lossgeo.models import build
 from lossgeo.numerics import make_deterministic
@@ -34,9 +34,7 @@ def main() -> None:
         usual = usual_model(spec, model.state_dict())
         v = torch.randn(len(theta), generator=torch.Generator().manual_seed(0))
         parts = list(unflatten(v, objective.layout).values())
-        loader = torch.utils.data.DataLoader(
-            torch.utils.data.TensorDataset(x, y), batch_size=128, drop_last=False
-        )
+        loader = usual_loader(samples, shuffle=False)
         listed = HessianOperator(usual, batches, batch_loss)
         loaded = HessianOperator(usual, loader, batch_loss)
         cached = LandscaperHessian(
@@ -46,7 +44,7 @@ def main() -> None:
         reference = listed.matvec(v)
         agreement = float((ours.matvec(v) - reference).norm() / reference.norm())
         for peer, product in (
-            ("HessianOperator, DataLoader of 128", partial(loaded.matvec, v)),
+            ("HessianOperator, DataLoader of 128, ToTensor, Normalize", partial(loaded.matvec, v)),
             ("HessianOperator, list of batches of 100", partial(listed.matvec, v)),
             ("PyHessian, list of batches of 100", partial(whole.dataloader_hv_product, parts)),
             ("landscaper, cached batches of 100", partial(cached.hv_product, parts)),

@@ -1,4 +1,4 @@
-"""results.csv and scaling.csv as benchmarks/results.md and as the README's table."""
+"""The three tables of figures as benchmarks/results.md and as a section of the README."""
 
 import csv
 import re
@@ -31,16 +31,37 @@ def agreement(rows: list[dict]) -> str:
     return "Largest relative difference from the peer's result, " + "; ".join(parts) + ".\n"
 
 
+def precision(rows: list[dict]) -> str:
+    """How far the multilevel surfaces are from the full ones."""
+
+    shares = []
+    for kind in ("planes", "lines"):
+        chosen = [r for r in rows if (r["surface"] == "lines") == (kind == "lines")]
+        evaluated = sum(float(r["evaluated"]) * int(r["points"]) for r in chosen)
+        shares.append(f"{100 * evaluated / sum(int(r['points']) for r in chosen):.0f} %")
+    return (
+        f"Of the {sum(int(r['points']) for r in rows):,} points of all lines and planes of "
+        f"`make quick`, {shares[0]} of those on planes and {shares[1]} of those on lines were "
+        f"evaluated. {sum(int(r['beyond_2']) for r in rows)} losses differ from the full surface "
+        f"by more than two of its standard errors, none by more than "
+        f"{max(float(r['max']) for r in rows)}; accuracies are coarser, off by up to "
+        f"{max(float(r['accuracy_max']) for r in rows)}.\n"
+    )
+
+
 def main() -> None:
     with open(HERE / "results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
+    with open(HERE / "surfaces.csv", newline="") as file:
+        surfaces = list(csv.DictReader(file))
     with open(HERE / "scaling.csv", newline="") as file:
         large = list(csv.DictReader(file))[-1]
     text = (
         f"Medians of alternating runs, range in brackets; {rows[0]['machine']}.\n\n"
         f"{table(rows)}\n{agreement(rows)}"
         f"A multilevel plane of {large['points']} points of CNN-64 on {large['samples']} samples "
-        f"takes {float(large['seconds']):.0f} s and {large['peak_mb']} MB at most.\n"
+        f"takes {float(large['seconds']):.0f} s and {large['peak_mb']} MB at most.\n\n"
+        f"{precision(surfaces)}"
     )
     (HERE / "results.md").write_text("# Measured side by side\n\n" + text)
     readme = HERE.parent / "README.md"

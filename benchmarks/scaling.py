@@ -84,10 +84,12 @@ def plot(rows: list[dict]) -> None:
             panels[0, column].loglog(x, times, "o", color=colour, label=label, base=2)
             panels[0, column].loglog(x, times[0] * x / x[0], "--", color=colour, lw=0.8, base=2)
             panels[1, column].semilogx(x, memory, "o-", color=colour, lw=0.8, base=2)
-        panels[1, column].set(xlabel=doubled, ylim=(0, None))
+        panels[1, column].set(xlabel=doubled, ylim=(0, 800))
     panels[0, 0].set(ylabel="time of a plane (s)")
     panels[1, 0].set(ylabel="peak memory (MB)")
-    panels[0, 0].legend(title="dashed: linear", frameon=False, fontsize=8, title_fontsize=8)
+    panels[0, 0].legend(
+        title="dashed: linear", frameon=False, fontsize=7, title_fontsize=7, loc="lower left"
+    )
     figure.savefig(HERE.parent / "docs" / "scaling.png", dpi=150, metadata={"Software": None})
 
 

@@ -2,21 +2,14 @@
 
 import torch
 from torch import nn
-from torchvision import transforms
-from torchvision.datasets import MNIST
 
-from harness import HERE, SGD, SPECS, compare, mnist, trained, usual_model, write
-from lossgeo.data import FILES
+from harness import SGD, SPECS, compare, mnist, trained, usual_loader, usual_model, write
 from lossgeo.numerics import make_deterministic
-
-RAW = HERE.parent / "results" / "data" / "torchvision"  # MNIST's files where torchvision looks
 
 
 def usual_epoch(model: nn.Module, samples: int) -> None:
     """DataLoader, ToTensor, Normalize."""
-    steps = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
-    data = torch.utils.data.Subset(MNIST(str(RAW), train=True, transform=steps), range(samples))
-    loader = torch.utils.data.DataLoader(data, batch_size=128, shuffle=True)
+    loader = usual_loader(samples, shuffle=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=SGD["lr"], momentum=SGD["momentum"])
     for x, y in loader:
         optimizer.zero_grad()
@@ -25,11 +18,6 @@ def usual_epoch(model: nn.Module, samples: int) -> None:
 
 
 def main() -> None:
-    (RAW / "MNIST" / "raw").mkdir(parents=True, exist_ok=True)
-    for file in FILES:
-        link = RAW / "MNIST" / "raw" / file
-        if not link.exists():
-            link.symlink_to(HERE.parent / "results" / "data" / "mnist" / file)
     inputs, targets = mnist()
     rows = []
     for name, samples in (("MLP-128", 60000), ("CNN-16", 12800), ("CNN-64", 6400)):

@@ -57,15 +57,15 @@ def get_probe_section(model, **entries):
     )
 
 
-def get_point_section(wildcards, stage):
-    """What a stage needs that measures the points of a run, under its own section."""
+def get_point_section(wildcards, stage, **entries):
+    """What a stage needs that measures the points of a run, under its own section; and `entries`."""
     return get_probe_section(
         wildcards.model,
         objective=config["objective"],
         matched_loss=config["training"]["matched_loss"],
         points=study.get_points(config, wildcards.model, wildcards.optimizer, stage),
         **{stage: config[stage]},
-        **({"estimator": config["estimator"]} if stage == "landscape" else {}),
+        **entries,
     )
 
 

@@ -13,7 +13,9 @@ rule landscape:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_point_section(wildcards, "landscape"),
+        config=lambda wildcards: get_point_section(
+            wildcards, "landscape", estimator=config["estimator"]
+        ),
         code=lambda wildcards: get_code("landscape.py", wildcards.model),
     message:
         "lines and planes of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
