@@ -27,6 +27,7 @@ wildcard_constraints:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/hessian.smk"
+include: "workflow/rules/ladder.smk"
 include: "workflow/rules/landscape.smk"
 include: "workflow/rules/flatness.smk"
 include: "workflow/rules/trajectory.smk"

@@ -137,7 +137,7 @@ def main() -> None:
                     samples=SAMPLES,
                 )
             )
-        for n in (25, 51) if name != "CNN-64" else (25,):  # as many points are evaluated on both
+        for n in (25, 51):
             rows.append(
                 compare(
                     f"plane {n} x {n}, multilevel, {name}",

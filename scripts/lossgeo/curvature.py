@@ -1,6 +1,7 @@
 """The Hessian of an objective: extreme eigenvalues, spectral density and trace from Krylov runs."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from lossgeo.models import in_memory_format
 from lossgeo.objective import Objective, loss_of_block
-from lossgeo.parameters import unflatten
+from lossgeo.parameters import Layout, unflatten
 
 
-def hessian_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
+def hessian_operator(
+    objective: Objective, theta: Tensor, weights: Tensor | None = None
+) -> LambdaOperator:
     """H = grad^2 L(theta), (P, P), as a matrix-free operator: `operator @ v` is H v.
 
     The forward pass and the first backward pass do not depend on v, so their graph is built once
@@ -22,34 +25,34 @@ def hessian_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
     H v = grad (g' v), g = grad L (Pearlmutter 1994). Memory grows with the number of samples.
     Convolutions run in torch's contiguous layout: unlike the forward pass alone, backward passes
     through backward passes are slower in channels_last.
+
+    `weights` (N,) of the samples in L take the place of 1 / N.
     """
     leaves = _leaves(objective, theta)
-    wanted = tuple(leaves.values())
-    kept = []  # per block: the gradient's tensors that depend on theta, and which they are
-    for inputs, targets in objective.blocks:
-        inputs = in_memory_format(inputs, torch.contiguous_format)
-        loss = loss_of_block(objective, leaves, inputs, targets)
-        parts = torch.autograd.grad(loss, wanted, create_graph=True, materialize_grads=True)
-        depending = [i for i, part in enumerate(parts) if part.requires_grad]
-        kept.append((depending, [parts[i] for i in depending]))
+    kept = list(_gradients(objective, leaves, weights))
 
     def matvec(v: Tensor) -> Tensor:
-        parts = tuple(unflatten(v, objective.layout).values())
         total = torch.zeros_like(v)
-        for depending, gradient_parts in kept:
-            product = torch.autograd.grad(
-                gradient_parts,
-                wanted,
-                [parts[i] for i in depending],
-                retain_graph=True,
-                materialize_grads=True,
-            )
-            total += _joined(product)
+        for gradient_parts in kept:
+            total += _product(gradient_parts, leaves, v, objective.layout)
         return total
 
     return LambdaOperator(
         matvec, objective.layout.size, device=objective.device, dtype=objective.dtype
     )
+
+
+def hessian_products(objective: Objective, theta: Tensor, vectors: Tensor) -> Tensor:
+    """H v for each of k vectors (k, P), in one pass over the samples: (k, P).
+
+    Each block's graph serves all k and is then let go: memory does not grow with the samples.
+    """
+    leaves = _leaves(objective, theta)
+    images = torch.zeros_like(vectors)
+    for gradient_parts in _gradients(objective, leaves):
+        for v, image in zip(vectors, images, strict=True):
+            image += _product(gradient_parts, leaves, v, objective.layout)
+    return images
 
 
 def gradient(objective: Objective, theta: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ class Eigenpairs:
 
     values: np.ndarray  # (k,) float64
     vectors: Tensor  # (k, P), orthonormal rows
-    residuals: np.ndarray  # (k,) ||H v - lambda v||, H v being a sum of the run's own products
+    residuals: np.ndarray  # (k,) ||H v - lambda v||, H v being a sum of products that were taken
     converged: np.ndarray  # (k,) residual < tolerance * |lambda|
 
 
@@ -151,10 +154,54 @@ def spectrum(
     return Spectrum(*pairs, nodes, weights, float(samples.mean()), error, products)
 
 
+def padded(
+    values: np.ndarray, vectors: Tensor, residuals: np.ndarray, tolerance: float, wanted: int
+) -> Eigenpairs:
+    """Eigenpairs, with NaN for those of the `wanted` that were not found."""
+    missing = wanted - len(values)
+    values = np.pad(values, (0, missing), constant_values=math.nan)
+    residuals = np.pad(residuals, (0, missing), constant_values=math.nan)
+    vectors = torch.nn.functional.pad(vectors, (0, 0, 0, missing), value=math.nan)
+    return Eigenpairs(values, vectors, residuals, residuals < tolerance * np.abs(values))
+
+
 def _leaves(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
     """theta (P,) as named tensors to differentiate by."""
     named = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
     return {name: part.clone().requires_grad_() for name, part in named.items()}
+
+
+def _gradients(
+    objective: Objective, leaves: dict[str, Tensor], weights: Tensor | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Per block: its share of grad L, with the graph; only the parts that depend on theta."""
+    shares = [None] * len(objective.blocks)
+    if weights is not None:
+        shares = weights.to(objective.device, objective.dtype).split(
+            [len(targets) for _, targets in objective.blocks]
+        )
+    for (inputs, targets), share in zip(objective.blocks, shares, strict=True):
+        inputs = in_memory_format(inputs, torch.contiguous_format)
+        loss = loss_of_block(objective, leaves, inputs, targets, share)
+        parts = torch.autograd.grad(
+            loss, tuple(leaves.values()), create_graph=True, materialize_grads=True
+        )
+        yield {name: part for name, part in zip(leaves, parts, strict=True) if part.requires_grad}
+
+
+def _product(
+    gradient_parts: dict[str, Tensor], leaves: dict[str, Tensor], v: Tensor, layout: Layout
+) -> Tensor:
+    """grad (g' v), (P,), for a gradient g with its graph, which is kept."""
+    parts = unflatten(v, layout)
+    product = torch.autograd.grad(
+        tuple(gradient_parts.values()),
+        tuple(leaves.values()),
+        [parts[name] for name in gradient_parts],
+        retain_graph=True,
+        materialize_grads=True,
+    )
+    return _joined(product)
 
 
 def _joined(parts: tuple[Tensor, ...]) -> Tensor:
@@ -165,7 +212,7 @@ def _joined(parts: tuple[Tensor, ...]) -> Tensor:
 def _undefined(size: int, top: int, bottom: int, probes: int, steps: int) -> Spectrum:
     """The spectrum of an operator that is not finite."""
     nodes = np.full((probes, steps), math.nan)
-    pairs = (_padded(np.empty(0), torch.empty(0, size), np.empty(0), 0.0, n) for n in (top, bottom))
+    pairs = (padded(np.empty(0), torch.empty(0, size), np.empty(0), 0.0, n) for n in (top, bottom))
     return Spectrum(*pairs, nodes, np.zeros_like(nodes), math.nan, math.nan, 1)
 
 
@@ -209,16 +256,5 @@ def _extremes(
         vectors = columns @ run.basis  # (k, P)
         shifted = torch.from_numpy(values).to(vectors).unsqueeze(1) * vectors
         residuals = (columns @ run.images - shifted).norm(dim=1) / vectors.norm(dim=1)
-        pairs.append(_padded(values, vectors, residuals.double().cpu().numpy(), tolerance, wanted))
+        pairs.append(padded(values, vectors, residuals.double().cpu().numpy(), tolerance, wanted))
     return tuple(pairs)
-
-
-def _padded(
-    values: np.ndarray, vectors: Tensor, residuals: np.ndarray, tolerance: float, wanted: int
-) -> Eigenpairs:
-    """Eigenpairs, with NaN for those of the `wanted` that were not found."""
-    missing = wanted - len(values)
-    values = np.pad(values, (0, missing), constant_values=math.nan)
-    residuals = np.pad(residuals, (0, missing), constant_values=math.nan)
-    vectors = torch.nn.functional.pad(vectors, (0, 0, 0, missing), value=math.nan)
-    return Eigenpairs(values, vectors, residuals, residuals < tolerance * np.abs(values))

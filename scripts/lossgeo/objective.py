@@ -159,8 +159,17 @@ def evaluate_many(objective: Objective, thetas: Iterable[Tensor]) -> dict[str, n
 
 
 def loss_of_block(
-    objective: Objective, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor
+    objective: Objective,
+    parameters: dict[str, Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """This block's share of L: the sum of its cross-entropies divided by N, differentiable."""
+    """This block's share of L, differentiable: the sum of its cross-entropies divided by N.
+
+    `weights` (n,) take the place of 1 / N.
+    """
     logits = functional_call(objective.model, parameters, (inputs,))
-    return nn.functional.cross_entropy(logits, targets, reduction="sum") / objective.samples
+    if weights is None:
+        return nn.functional.cross_entropy(logits, targets, reduction="sum") / objective.samples
+    return nn.functional.cross_entropy(logits, targets, reduction="none") @ weights

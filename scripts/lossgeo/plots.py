@@ -330,6 +330,58 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
     return _with_note(figure, style, note)
 
 
+def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
+    """Largest eigenvalue against the number of samples it is measured on."""
+    frame = _of(tables["ladder"], experiment)
+    frame = frame[frame["rank"] == 1]
+    points = [p for p in experiment["points"] if p in set(frame["point"])]
+    panels = {point: _panels(_at(frame, point), experiment) for point in points}
+    columns = max(map(len, panels.values()))
+    figure, axes = _grid(style, len(points), columns, height=2.2, sharex=True, sharey=True)
+    for row, point in zip(axes, points, strict=True):
+        for axis, (title, series) in zip(row, panels[point].items(), strict=False):
+            axis.set(xscale="log", yscale="log")
+            for label, colour, rows in series:
+                for converged, fill in ((True, colour), (False, "none")):
+                    some = rows[rows["converged"] == converged]
+                    axis.plot(
+                        some["samples"],
+                        some["eigenvalue"],
+                        "o",
+                        color=colour,
+                        mfc=fill,
+                        ms=2,
+                        alpha=0.4,
+                    )
+                counted = rows[rows["converged"] & (rows["eigenvalue"] > 0)]
+                per_seed = counted.assign(log=np.log(counted["eigenvalue"])).groupby(
+                    ["seed", "samples"], as_index=False
+                )
+                means = per_seed["log"].mean().assign(value=lambda found: np.exp(found["log"]))
+                mean = _intervals(means, "samples", "value", style, log=True)
+                if mean.empty:
+                    continue
+                axis.plot(mean.index, mean["mean"], "-", color=colour, label=label)
+                axis.fill_between(mean.index, mean["low"], mean["high"], color=colour, alpha=0.15)
+            axis.xaxis.set_major_locator(FixedLocator(sorted(frame["samples"].unique())))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.tick_params("x", rotation=45)
+            _title_and_legend(axis, f"{title} at {point}")
+            _name_missing(axis, pd.concat([rows for *_, rows in series]), "eigenvalue")
+        row[0].set_ylabel("largest eigenvalue λ₁ (nats)")
+        for axis in row[len(panels[point]) :]:
+            axis.remove()
+    _plain_log(axes[0, 0].yaxis)
+    for axis in axes[-1, : len(panels[points[-1]])]:
+        axis.set_xlabel("samples")
+    note = (
+        f"Dots: disjoint subsets of the {frame['split'].iloc[0]} split; hollow: not converged, not "
+        "in the mean. " + _seeds_note(frame, style)
+    )
+    return _with_note(figure, style, note)
+
+
 def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
     """Mean rise of the loss under normalised noise, and under the study's own noise."""
     point = experiment["points"][-1]
@@ -499,6 +551,7 @@ FIGURES = {
     "surfaces": surfaces,
     "spectra": spectra,
     "eigenvalues": eigenvalues,
+    "ladder": ladder,
     "flatness": flatness,
     "connectivity": connectivity,
     "trajectory": trajectory,

@@ -22,6 +22,7 @@ PAIR = (*RUN[:-1], "seed_a", "seed_b", "point", "status", "samples")
 
 POINT = ("status", "step", "loss", "loss_se", "trace", "trace_se")
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+RUNG = ("samples", "number", "products", "coarse_samples", "coarse_products")
 EIGENPAIR = ("eigenvalues", "residuals", "converged")
 HELD_OUT = ("held_out", "held_out_rms", "held_out_max")
 NULLS = ("random_walk", "drift", "shuffled")
@@ -43,7 +44,7 @@ COLUMNS = {
     "seed_b": ("", "seed of the run at t = 1"),
     "point": ("", "point of the run: init, epochN, matched or final"),
     "status": ("", "ok, diverged, not reached, or no PCA (too few distinct snapshots)"),
-    "samples": ("1", "samples of the objective that was measured"),
+    "samples": ("1", "samples of the objective, or of the subset, that was measured"),
     "step": ("1", "optimizer steps taken; -1 where the point was not reached"),
     "epoch": ("1", "epochs trained"),
     "diverged": ("", "whether theta has stopped being finite"),
@@ -57,6 +58,7 @@ COLUMNS = {
         "NaN: never",
     ),
     "end": ("", "top (largest) or bottom (smallest) eigenvalues"),
+    "subset": ("", "index among the disjoint subsets of as many samples"),
     "rank": ("1", "1: outermost"),
     "eigenvalue": ("nats", "eigenvalue of the Hessian of the objective"),
     "residual": ("nats", "||H v - lambda v|| for the unit vector v that was found"),
@@ -64,7 +66,9 @@ COLUMNS = {
     "trace": ("nats", "Hutchinson estimate of the trace of the Hessian"),
     "trace_se": ("nats", "its standard error, sqrt(2 / probes) ||H||_F"),
     "effective_rank": ("1", "participation ratio of the spectrum, tr(H)^2 / ||H||_F^2"),
-    "products": ("1", "Hessian-vector products spent"),
+    "products": ("1", "Hessian-vector products spent; ladder: those on all of the samples"),
+    "coarse_samples": ("1", "samples drawn by importance to begin with"),
+    "coarse_products": ("1", "Hessian-vector products on these"),
     "probe": ("", "index of the Krylov run"),
     "node": ("nats", "quadrature node of the spectral density"),
     "weight": ("1", "its weight; the weights of one probe sum to 1"),
@@ -191,6 +195,25 @@ def spectrum(paths: Paths) -> pd.DataFrame:
         identity = _run(path) | {"point": point, "status": group.attributes["status"]}
         frames.append(_with(identity, frame))
     return pd.concat(frames, ignore_index=True)
+
+
+def ladder(paths: Paths) -> pd.DataFrame:
+    """One row per subset of the samples and eigenvalue at a point of a run."""
+    rows = []
+    for path, point, group in _points(paths, *RUNG, *EIGENPAIR):
+        found = {name: variable.values for name, variable in group.variables.items()}
+        for subset, values in enumerate(found["eigenvalues"]):
+            for rank in range(1, len(values) + 1):
+                rows.append(
+                    _identity(path, (*RUN, "split"))
+                    | {"point": point, "status": group.attributes["status"]}
+                    | {"samples": found["samples"][subset], "subset": found["number"][subset]}
+                    | {"rank": rank, "eigenvalue": values[rank - 1]}
+                    | {"residual": found["residuals"][subset, rank - 1]}
+                    | {"converged": bool(found["converged"][subset, rank - 1])}
+                    | {name: found[name][subset] for name in RUNG[2:]}
+                )
+    return pd.DataFrame(rows)
 
 
 def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:

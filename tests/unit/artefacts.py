@@ -47,10 +47,19 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
     """Stage -> its files, in the order of the study's runs."""
     files: dict[str, list[Path]] = {
         stage: []
-        for stage in ("history", "hessian", "landscape", "flatness", "trajectory", "pairs")
+        for stage in (
+            "history",
+            "hessian",
+            "ladder",
+            "landscape",
+            "flatness",
+            "trajectory",
+            "pairs",
+        )
     }
     writers = {
         "hessian": hessian,
+        "ladder": ladder,
         "landscape": landscape,
         "flatness": flatness,
         "trajectory": trajectory,
@@ -126,6 +135,30 @@ def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         attributes |= {"loss": gap * 0.25, "loss_se": gap * 0.02}
         attributes |= {"trace": gap * 40.0, "trace_se": gap * 2.0, "products": 17}
         groups[point] = Group(variables, attributes)
+    return groups
+
+
+def ladder(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
+    """Two subsets of 50 samples and one of 100; the last pair of the last has not converged."""
+    groups = {}
+    for point in POINTS:
+        status = status_of(model, optimizer, seed, point)
+        gap = 1.0 if status == "ok" else NAN
+        values = gap * np.sort(rng.uniform(1, 30, (3, 2)))[:, ::-1]
+        converged = np.array([[1, 1], [1, 1], [1, 0]] if status == "ok" else np.zeros((3, 2)))
+        each, by_rank = ("subset",), ("subset", "rank")
+        variables = {
+            "samples": Variable(each, np.array([50, 50, 100]), "1", "samples"),
+            "number": Variable(each, np.array([0, 1, 0]), "1", "index among its size"),
+            "eigenvalues": Variable(by_rank, values, "nats", "eigenvalues"),
+            "residuals": Variable(by_rank, 1e-4 * values, "nats", "residuals"),
+            "converged": Variable(by_rank, converged.astype("int8"), "1", "converged"),
+            "products": Variable(each, np.array([3, 4, 5]), "1", "products"),
+            "coarse_samples": Variable(each, np.array([10, 10, 20]), "1", "drawn"),
+            "coarse_products": Variable(each, np.array([16, 17, 18]), "1", "products on these"),
+        }
+        step = 20 if status == "ok" else -1
+        groups[point] = Group(variables, {"status": status, "step": step})
     return groups
 
 

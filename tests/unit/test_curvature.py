@@ -9,10 +9,10 @@ import torch
 from hessian_eigenthings import HessianOperator, LambdaOperator, hutchinson
 from torch import nn
 
-from lossgeo.curvature import gradient, hessian_operator, spectrum
+from lossgeo.curvature import gradient, hessian_operator, hessian_products, spectrum
 from lossgeo.objective import make_objective
 
-from .conftest import dense_hessian
+from .conftest import dense_hessian, plain_loss
 
 
 def operator_of(matrix: torch.Tensor) -> LambdaOperator:
@@ -115,6 +115,77 @@ def test_parameters_that_the_loss_does_not_depend_on_have_zero_curvature():
     product = hessian_operator(objective, theta) @ torch.ones(17, dtype=torch.float64)
     assert not product[at].any()
     assert product.any()
+
+
+def test_products_with_many_vectors_are_those_with_each(case, generator):
+    """In one pass over the samples: the operator's to the last bit, and the dense Hessian's."""
+    vectors = torch.randn(4, len(case.theta), generator=generator, dtype=torch.float64)
+    before = vectors.clone()
+    found = hessian_products(case.objective, case.theta, vectors)
+    operator = hessian_operator(case.objective, case.theta)
+    assert torch.equal(found, torch.stack([operator @ v for v in vectors]))
+    exact = vectors @ case.hessian
+    assert float((found - exact).norm() / exact.norm()) < 1e-10
+    assert torch.equal(vectors, before)
+    assert hessian_products(case.objective, case.theta, vectors[:0]).shape == (0, len(case.theta))
+
+
+def test_products_with_many_vectors_go_through_the_samples_once(mlp, generator):
+    model, passed = copy.deepcopy(mlp.model), []
+    model.register_forward_hook(lambda _, inputs, __: passed.append(len(inputs[0])))
+    objective = make_objective(model, mlp.inputs, mlp.targets, dtype=torch.float64, block=7)
+    vectors = torch.randn(3, len(mlp.theta), generator=generator, dtype=torch.float64)
+    hessian_products(objective, mlp.theta, vectors)
+    assert passed == [7, 7, 7, 7, 2]
+
+
+@pytest.mark.parametrize("block", [7, 1, 100])
+def test_a_weighted_hessian_is_the_sum_of_the_samples_weighted_hessians(mlp, generator, block):
+    """Each sample has its own weight, in blocks of unequal size too; some may have none."""
+    weights = torch.rand(len(mlp.targets), generator=generator, dtype=torch.float64)
+    weights[[3, 8]] = 0.0
+    exact = sum(
+        w * dense_hessian(mlp.model, x[None], y[None], mlp.theta)
+        for w, x, y in zip(weights, mlp.inputs, mlp.targets, strict=True)
+    )
+    objective = make_objective(
+        copy.deepcopy(mlp.model), mlp.inputs, mlp.targets, dtype=torch.float64, block=block
+    )
+    operator = hessian_operator(objective, mlp.theta, weights)
+    for v in torch.randn(3, len(mlp.theta), generator=generator, dtype=torch.float64):
+        assert float((operator @ v - exact @ v).norm() / (exact @ v).norm()) < 1e-10
+
+
+def test_a_weighted_convolutional_hessian_is_that_of_its_weighted_loss(cnn, generator):
+    weights = torch.rand(len(cnn.targets), generator=generator, dtype=torch.float64)
+    v = torch.randn(len(cnn.theta), generator=generator, dtype=torch.float64)
+    theta = cnn.theta.clone().requires_grad_()
+    loss = sum(
+        w * plain_loss(cnn.model, x[None], y[None])(theta)
+        for w, x, y in zip(weights, cnn.inputs, cnn.targets, strict=True)
+    )
+    (first,) = torch.autograd.grad(loss, theta, create_graph=True)
+    (exact,) = torch.autograd.grad(first @ v, theta)
+    found = hessian_operator(cnn.objective, cnn.theta, weights) @ v
+    assert float((found - exact).norm() / exact.norm()) < 1e-10
+
+
+def test_equal_weights_are_the_mean(case, generator):
+    """Of whatever dtype they come in."""
+    v = torch.randn(len(case.theta), generator=generator, dtype=torch.float64)
+    plain = hessian_operator(case.objective, case.theta) @ v
+    n = len(case.targets)
+    for dtype, rtol in ((torch.float64, 1e-10), (torch.float32, 1e-6)):
+        weighted = hessian_operator(
+            case.objective, case.theta, torch.full((n,), 1 / n, dtype=dtype)
+        )
+        assert float((weighted @ v - plain).norm() / plain.norm()) < rtol
+
+
+@pytest.mark.parametrize("count", [29, 31])
+def test_weights_of_another_number_of_samples_are_refused(mlp, count):
+    with pytest.raises(RuntimeError):
+        hessian_operator(mlp.objective, mlp.theta, torch.ones(count))
 
 
 # Extreme eigenvalues

@@ -8,6 +8,7 @@ import torch
 
 from lossgeo import curvature, multilevel
 from lossgeo.directions import random_direction
+from lossgeo.ladder import leading_eigenpairs
 from lossgeo.objective import evaluate, make_objective
 from lossgeo.surface import centred_grid, plane
 
@@ -69,3 +70,19 @@ def test_spectra_are_the_same(case, objectives):
     )
     np.testing.assert_allclose(here.top.values, there.top.values, rtol=1e-3)
     assert here.trace == pytest.approx(there.trace, rel=1e-3)
+
+
+def test_leading_eigenvalues_are_the_same(case, objectives):
+    there, here = (
+        leading_eigenpairs(
+            objective,
+            case.theta,
+            top=2,
+            tolerance=1e-3,
+            generator=torch.Generator().manual_seed(0),
+        ).pairs
+        for objective in objectives
+    )
+    assert there.converged.all()
+    assert here.converged.all()
+    np.testing.assert_allclose(here.values, there.values, rtol=1e-3)

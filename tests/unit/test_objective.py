@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from lossgeo import curvature, directions, paths, sharpness, surface
+from lossgeo import curvature, directions, ladder, paths, sharpness, surface
 from lossgeo.objective import (
     evaluate,
     evaluate_many,
@@ -183,6 +183,31 @@ def test_the_blocks_shares_add_up_to_the_loss(case):
     assert float(sum(shares)) == pytest.approx(float(case.loss(case.theta)), rel=1e-13)
 
 
+def test_a_blocks_weighted_share_is_the_weighted_sum_of_its_losses(case, generator):
+    """Differentiable by theta like the mean, which is the sum with weights of 1 / N."""
+    leaves = {
+        name: part.clone().requires_grad_()
+        for name, part in unflatten(case.theta, case.objective.layout).items()
+    }
+    losses = sample_losses(case.objective, case.theta)[0]
+    at = 0
+    for inputs, targets in case.objective.blocks:
+        weights = torch.rand(len(targets), generator=generator, dtype=torch.float64)
+        share = loss_of_block(case.objective, leaves, inputs, targets, weights)
+        exact = float(weights @ losses[at : at + len(targets)])
+        assert float(share.detach()) == pytest.approx(exact, rel=1e-12)
+        equal = torch.full((len(targets),), 1 / case.objective.samples, dtype=torch.float64)
+        weighted = loss_of_block(case.objective, leaves, inputs, targets, equal)
+        plain = loss_of_block(case.objective, leaves, inputs, targets)
+        for found, expected in zip(
+            torch.autograd.grad(weighted, tuple(leaves.values())),
+            torch.autograd.grad(plain, tuple(leaves.values())),
+            strict=True,
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-15)
+        at += len(targets)
+
+
 def test_float32_agrees_with_float64(case):
     """To the rounding of a few layers."""
     narrow = make_objective(copy.deepcopy(case.model), case.inputs, case.targets)
@@ -252,6 +277,13 @@ def probe_hessian(case, d, generator):
     curvature.gradient(case.objective, case.theta)
 
 
+def probe_ladder(case, d, generator):
+    curvature.hessian_products(case.objective, case.theta, torch.stack([d, -d]))
+    ladder.leading_eigenpairs(
+        case.objective, case.theta, top=2, tolerance=1e-6, generator=generator
+    )
+
+
 def probe_flatness(case, d, generator):
     sharpness.average_rise(
         case.objective, case.theta, np.array([0.1]), "filter", 2, generator=generator
@@ -264,7 +296,8 @@ def probe_path(case, d, generator):
 
 
 @pytest.mark.parametrize(
-    "probe", [probe_line, probe_plane, probe_hessian, probe_flatness, probe_path]
+    "probe",
+    [probe_line, probe_plane, probe_hessian, probe_ladder, probe_flatness, probe_path],
 )
 def test_probing_changes_neither_theta_nor_the_model(case, probe, generator):
     """Bit for bit; nor the direction, nor the global random state."""

@@ -125,11 +125,13 @@ def test_a_single_seed_is_drawn_too(one_seed, tmp_path, name):
     tables = read_back(one_seed, tmp_path)
     figure = draw(name, tables, one_seed, "small")
     assert saved(figure, "png").startswith(b"\x89PNG")
-    if name in ("training", "eigenvalues", "flatness"):
+    if name in ("training", "eigenvalues", "ladder", "flatness"):
         assert "One seed: no interval." in words(figure)
 
 
-@pytest.mark.parametrize("name", ["training", "lines", "spectra", "eigenvalues", "flatness"])
+@pytest.mark.parametrize(
+    "name", ["training", "lines", "spectra", "eigenvalues", "ladder", "flatness"]
+)
 def test_runs_with_nothing_to_show_are_named_on_the_panel(tables, artefacts, name):
     text = words(draw(name, tables, artefacts, "optimizer"))
     assert "mlp-4/wild seed 0" in text
@@ -430,6 +432,132 @@ def test_without_a_ceiling_the_legend_has_none(tables, artefacts):
     figure = draw("eigenvalues", tables, artefacts, "diverged")
     assert dotted(figure.axes[0]) == []
     assert "2 (1 + m) / lr" not in words(figure)
+
+
+# Ladders
+
+
+def climbing(tables, values: dict, converged: dict | None = None) -> dict[str, pd.DataFrame]:
+    """The tables with other first eigenvalues for mlp-4/momentum at the final point.
+
+    (seed, samples, subset) -> the value; where no flag is given it has converged.
+    """
+    table = tables["ladder"].copy()
+    of_run = (table["model"] == "mlp-4") & (table["optimizer"] == "momentum")
+    of_run &= (table["point"] == "final") & (table["rank"] == 1)
+    for (seed, samples, subset), value in values.items():
+        rows = of_run & (table["seed"] == seed)
+        rows &= (table["samples"] == samples) & (table["subset"] == subset)
+        assert rows.sum() == 1
+        table.loc[rows, "eigenvalue"] = value
+        table.loc[rows, "converged"] = (converged or {}).get((seed, samples, subset), True)
+    return {**tables, "ladder": table}
+
+
+RUNGS = {  # (seed, samples, subset) -> eigenvalue
+    (0, 50, 0): 2.0,
+    (0, 50, 1): 8.0,
+    (1, 50, 0): 9.0,
+    (1, 50, 1): 9.0,
+    (2, 50, 0): 2.0,
+    (2, 50, 1): 18.0,
+    (0, 100, 0): 1.0,
+    (1, 100, 0): 3.0,
+    (2, 100, 0): 9.0,
+}
+
+
+def mean_line(axis, label: str) -> dict[float, float]:
+    """Samples -> the mean that is drawn there."""
+    (line,) = (line for line in axis.lines if line.get_label() == label)
+    return dict(zip(*line.get_data(), strict=True))
+
+
+def dots(axis, *, hollow: bool) -> set[tuple[float, float]]:
+    return {
+        tuple(point)
+        for line in axis.lines
+        if line.get_marker() == "o" and (line.get_markerfacecolor() == "none") == hollow
+        for point in line.get_xydata()
+    }
+
+
+def test_a_ladders_mean_is_over_seeds_of_each_seeds_mean_over_subsets(tables, artefacts):
+    """Both geometric, so that a seed counts once: (4 x 9 x 6)^(1/3) = 6 and (1 x 3 x 9)^(1/3)."""
+    some = climbing(tables, RUNGS)
+    axis = panel(draw("ladder", some, artefacts, "small"), "MLP at final")
+    assert mean_line(axis, "mlp-4") == {
+        50: pytest.approx(6.0, rel=1e-12),
+        100: pytest.approx(3.0, rel=1e-12),
+    }
+    assert dots(axis, hollow=False) == {(n, value) for (_, n, _), value in RUNGS.items()}
+
+
+def test_a_seed_with_fewer_subsets_counts_as_much(tables, artefacts):
+    """One of the first seed's two has not converged: its mean is the other one."""
+    some = climbing(tables, RUNGS, {(0, 50, 1): False})
+    axis = panel(draw("ladder", some, artefacts, "small"), "MLP at final")
+    assert mean_line(axis, "mlp-4")[50] == pytest.approx((2 * 9 * 6) ** (1 / 3), rel=1e-12)
+
+
+def test_the_band_of_a_ladder_is_the_t_interval_of_logarithms_over_seeds(tables, artefacts):
+    some = climbing(tables, RUNGS)
+    axis = panel(draw("ladder", some, artefacts, "small"), "MLP at final")
+    logs = np.log([4.0, 9.0, 6.0])
+    half = 4.302652729911275 * logs.std(ddof=1) / np.sqrt(3)
+    band = axis.collections[0].get_paths()[0].vertices
+    at = band[band[:, 0] == 50, 1]
+    assert np.log(at.min()) == pytest.approx(logs.mean() - half, rel=1e-9)
+    assert np.log(at.max()) == pytest.approx(logs.mean() + half, rel=1e-9)
+
+
+def test_a_rung_that_has_not_converged_is_hollow_and_not_in_the_mean(tables, artefacts):
+    some = climbing(tables, RUNGS | {(2, 100, 0): 1e6}, {(2, 100, 0): False})
+    figure = draw("ladder", some, artefacts, "small")
+    axis = panel(figure, "MLP at final")
+    assert dots(axis, hollow=True) == {(100, 1e6)}
+    assert (100, 1e6) not in dots(axis, hollow=False)
+    assert mean_line(axis, "mlp-4")[100] == pytest.approx(3**0.5, rel=1e-12)
+    assert "hollow: not converged, not in the mean" in words(figure)
+
+
+def test_a_ladder_of_which_nothing_has_converged_has_no_mean(tables, artefacts):
+    some = climbing(tables, RUNGS, dict.fromkeys(RUNGS, False))
+    axis = panel(draw("ladder", some, artefacts, "small"), "MLP at final")
+    assert "mlp-4" not in {line.get_label() for line in axis.lines}
+    assert dots(axis, hollow=True) == {(n, value) for (_, n, _), value in RUNGS.items()}
+
+
+def test_a_rung_that_is_not_positive_is_not_in_the_mean(tables, artefacts):
+    some = climbing(tables, RUNGS | {(2, 100, 0): -1.0})
+    axis = panel(draw("ladder", some, artefacts, "small"), "MLP at final")
+    assert mean_line(axis, "mlp-4")[100] == pytest.approx(3**0.5, rel=1e-12)
+
+
+def test_a_ladder_shows_the_largest_eigenvalue_only(tables, artefacts):
+    """Other ranks are in the table."""
+    table = tables["ladder"].copy()
+    table.loc[table["rank"] > 1, "eigenvalue"] = 1e9
+    axes = draw("ladder", {**tables, "ladder": table}, artefacts, "architecture").axes
+    assert axes
+    assert max(y for axis in axes for _, y in dots(axis, hollow=False)) < 100
+
+
+def test_a_ladder_has_a_row_of_panels_for_every_point_and_a_tick_for_every_size(tables, artefacts):
+    figure = draw("ladder", tables, artefacts, "architecture")
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["MLP at matched", "CNN at matched", "MLP at final", "CNN at final"]
+    for axis in figure.axes:
+        assert list(axis.xaxis.get_major_locator()()) == [50, 100]
+    (missing,) = drawn(panel(figure, "MLP at matched"))
+    assert missing == "not finite:\nmlp-8/momentum seed 1"
+    assert drawn(panel(figure, "MLP at final")) == []
+
+
+def test_a_ladder_says_of_which_split_its_subsets_are(tables, artefacts):
+    other = {**tables, "ladder": tables["ladder"].assign(split="test")}
+    assert "subsets of the train split" in words(draw("ladder", tables, artefacts, "small"))
+    assert "subsets of the test split" in words(draw("ladder", other, artefacts, "small"))
 
 
 # Trajectories

@@ -28,6 +28,7 @@ MAKERS = {
     "eigenvalues": lambda files: tables.eigenvalues(files["hessian"]),
     "curvature": lambda files: tables.curvature(files["hessian"]),
     "spectrum": lambda files: tables.spectrum(files["hessian"]),
+    "ladder": lambda files: tables.ladder(files["ladder"]),
     "landscape": lambda files: tables.landscape(files["landscape"], 0.1, 0.01),
     "flatness": lambda files: tables.flatness(files["flatness"]),
     "trajectory": lambda files: tables.trajectory(files["trajectory"]),
@@ -99,7 +100,7 @@ def test_the_dictionary_has_a_row_for_every_column_of_every_table(made):
     assert list(zip(found["table"], found["column"], strict=True)) == pairs
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("name", [*MEASURED, "ladder"])
 def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
     """Diverged runs and points that were not reached too."""
     rows = made[name].groupby(["model", "optimizer", "seed", "point"], sort=False)
@@ -116,6 +117,7 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
         ("eigenvalues", ["eigenvalue", "residual"]),
         ("curvature", ["loss", "loss_se", "trace", "trace_se", "effective_rank"]),
         ("spectrum", ["node"]),
+        ("ladder", ["eigenvalue", "residual"]),
         ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
         ("flatness", ["rise", "rise_se"]),
         ("connectivity", ["barrier", "barrier_se", "barrier_t"]),
@@ -184,6 +186,40 @@ def test_eigenvalues_are_ranked_from_the_outside(made, artefacts):
     assert made["eigenvalues"]["converged"].dtype == bool
     bottom = at[at["end"] == "bottom"]
     np.testing.assert_array_equal(bottom["eigenvalue"], stored["bottom_eigenvalues"].values)
+
+
+def test_a_ladder_has_a_row_for_every_subset_and_rank(made, artefacts):
+    """Under the subset's own number of samples, not the objective's."""
+    table = made["ladder"]
+    assert (table["split"] == OBJECTIVE["split"]).all()
+    rungs = ["samples", "subset", "rank"]
+    costs = ["products", "coarse_samples", "coarse_products"]
+    for _, part in table.groupby(["model", "optimizer", "seed", "point"]):
+        assert list(map(tuple, part[rungs].to_numpy())) == [
+            *((50, 0, 1), (50, 0, 2), (50, 1, 1), (50, 1, 2), (100, 0, 1), (100, 0, 2))
+        ]
+        assert list(map(tuple, part[costs].to_numpy())) == [
+            *[(3, 10, 16)] * 2,
+            *[(4, 10, 17)] * 2,
+            *[(5, 20, 18)] * 2,
+        ]
+    assert {str(kind) for kind in table.dtypes[[*rungs, *costs]]} == {"int64"}
+
+
+def test_a_ladder_has_the_eigenvalues_and_residuals_that_were_stored(made, artefacts):
+    at = made["ladder"].query("model == 'mlp-4' and optimizer == 'momentum'")
+    at = at.query("seed == 0 and point == 'final'")
+    stored = store.read(artefacts["ladder"][0], "final").variables
+    np.testing.assert_array_equal(at["eigenvalue"], stored["eigenvalues"].values.ravel())
+    np.testing.assert_array_equal(at["residual"], stored["residuals"].values.ravel())
+    assert list(at["converged"]) == [True] * 5 + [False]
+    assert made["ladder"]["converged"].dtype == bool
+
+
+def test_no_rung_of_a_run_that_was_not_measured_has_converged(made):
+    lost = made["ladder"].query("status != 'ok'")
+    assert set(lost["status"]) == {"diverged", "not reached"}
+    assert not lost["converged"].any()
 
 
 def test_the_effective_rank_is_the_participation_ratio(tmp_path):

@@ -15,6 +15,7 @@ TABLES = (
     "eigenvalues",
     "curvature",
     "spectrum",
+    "ladder",
     "landscape",
     "flatness",
     "trajectory",
@@ -45,6 +46,10 @@ def test_a_diverged_run_is_recorded_and_does_not_break_the_study(tables):
     assert (eigenvalues.loc[wild, "status"] == "diverged").all()
     assert eigenvalues.loc[wild, "eigenvalue"].isna().all()
     assert not eigenvalues.loc[wild, "converged"].any()
+    ladder = tables["ladder"].query("optimizer == 'wild'")
+    assert (ladder["status"] == "diverged").all()
+    assert ladder["eigenvalue"].isna().all()
+    assert not ladder["converged"].any()
     assert tables["flatness"].query("optimizer == 'wild'")["rise"].isna().all()
     assert tables["landscape"].query("optimizer == 'wild'")["curvature"].isna().all()
 
@@ -54,6 +59,9 @@ def test_sound_runs_have_no_gaps(tables):
     assert len(ok)
     assert np.isfinite(ok["eigenvalue"]).all()
     assert np.isfinite(tables["connectivity"][["barrier", "barrier_se"]]).all(axis=None)
+    ladder = tables["ladder"].query("status == 'ok'")
+    assert np.isfinite(ladder[["eigenvalue", "residual"]]).all(axis=None)
+    assert ladder["converged"].all()
 
 
 def test_the_eigenplane_shows_the_eigenvalues(tables):
@@ -67,6 +75,19 @@ def test_the_eigenplane_shows_the_eigenvalues(tables):
     assert len(final) == 2
     np.testing.assert_allclose(final["eigenvalue_ratio"], 1, atol=0.01)
     np.testing.assert_allclose(final["cosine"], 0, atol=1e-5)
+
+
+def test_every_point_has_a_ladder_of_the_same_subsets(tables):
+    """Two of 20 and of 60, and the whole split of 150, which is less than the 500 asked for."""
+    ladder = tables["ladder"]
+    assert len(ladder)
+    for _, part in ladder.groupby(["model", "optimizer", "seed", "point"]):
+        found = list(zip(part["samples"], part["subset"], strict=True))
+        assert found == [(20, 0), (20, 1), (60, 0), (60, 1), (150, 0)]
+        assert (part["rank"] == 1).all()
+    assert set(map(tuple, ladder[["model", "optimizer", "seed", "point"]].to_numpy())) == set(
+        map(tuple, tables["eigenvalues"][["model", "optimizer", "seed", "point"]].to_numpy())
+    )
 
 
 def test_the_same_loss_stands_in_every_table(tables):
@@ -104,7 +125,7 @@ def test_figures_come_as_pdf_and_png(built):
         path.relative_to(built / RESULTS / "figures").with_suffix("")
         for path in (built / RESULTS / "figures").rglob("*.pdf")
     }
-    assert len(figures) == 16
+    assert len(figures) == 18
     for figure in figures:
         assert (built / RESULTS / "figures" / f"{figure}.png").stat().st_size > 1000
 
@@ -125,7 +146,7 @@ def test_the_quick_config_covers_every_rule_of_the_study(fresh):
         return {line.split("\t")[2] for line in done.stdout.splitlines()[1:]}
 
     assert rules("config.quick.yaml") == rules("config.yaml")
-    assert len(rules("config.yaml")) == 18
+    assert len(rules("config.yaml")) == 20
 
 
 def test_a_study_without_stages_is_its_training(fresh):

@@ -4,11 +4,14 @@ import os
 import shutil
 import subprocess
 
+import pytest
+
 from workflow.conftest import RESULTS, clone, edit_config, planned, run
 
 RUN_FILES = {
     "train": ("snapshots.h5", "history.csv"),
     "hessian": ("hessian.h5",),
+    "ladder": ("ladder.h5",),
     "landscape": ("landscape.h5",),
     "flatness": ("flatness.h5",),
 }
@@ -33,7 +36,7 @@ def test_touched_files_rerun_nothing(copy):
 def test_a_figure_style_redraws_figures_only(copy):
     edit_config(copy, lambda config: config["figures"].update(font_size=9))
     plan = planned(copy)
-    assert sum(map(len, plan.values())) == 32
+    assert sum(map(len, plan.values())) == 36
     assert all(map(is_figure, plan))
 
 
@@ -65,13 +68,58 @@ def test_a_probe_setting_does_not_retrain(copy):
     plan = planned(copy)
     assert "train" not in plan
     assert {"hessian", "landscape", "flatness", "trajectory", "connectivity"} <= plan.keys()
+    # the ladder has samples of its own
+    assert not {"ladder", "figure_ladder"} & plan.keys()
+    assert "tables/ladder.csv" not in plan["table"]
+
+
+def other_subsets(project):
+    edit_config(project, lambda config: config["ladder"].update(samples=[30]))
+
+
+def another_tolerance(project):
+    edit_config(project, lambda config: config["ladder"].update(tolerance=0.01))
+
+
+def edited_ladder(project):
+    with open(project / "scripts" / "lossgeo" / "ladder.py", "a") as module:
+        module.write("\n# edited\n")
+
+
+@pytest.mark.parametrize("change", [other_subsets, another_tolerance, edited_ladder])
+def test_a_change_of_the_ladder_reruns_the_ladder_and_what_is_made_of_it(copy, change):
+    change(copy)
+    plan = planned(copy)
+    assert plan.keys() == {"ladder", "table", "dictionary", "figure_ladder"}
+    assert plan["ladder"] == {
+        f"runs/{model}/{optimizer}/seed{seed}/ladder.h5"
+        for model, optimizer in (
+            ("mlp-4", "momentum"),
+            ("cnn-2", "momentum"),
+            ("own", "momentum"),
+            ("mlp-4", "wild"),
+        )
+        for seed in (0, 1)
+    }
+    assert plan["table"] == {"tables/ladder.csv"}
+    assert plan["figure_ladder"] == {
+        f"figures/{experiment}/ladder.{format}"
+        for experiment in ("architecture", "optimizer")
+        for format in ("pdf", "png")
+    }
+
+
+def test_the_split_of_the_objective_is_the_ladders_too(copy):
+    edit_config(copy, lambda config: config["objective"].update(split="test"))
+    assert len(planned(copy)["ladder"]) == 8
 
 
 def test_an_edited_module_reruns_the_stages_that_import_it(copy):
     with open(copy / "scripts" / "lossgeo" / "curvature.py", "a") as module:
         module.write("\n# edited\n")
     plan = planned(copy)
-    assert {"hessian", "landscape", "table"} <= plan.keys()  # landscape reads the eigenvectors
+    # landscape reads the eigenvectors
+    assert {"hessian", "ladder", "landscape", "table"} <= plan.keys()
     assert not {"train", "flatness", "trajectory", "connectivity"} & plan.keys()
 
 

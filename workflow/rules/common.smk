@@ -61,11 +61,9 @@ def get_point_section(wildcards, stage, **entries):
     """What a stage needs that measures the points of a run, under its own section; and `entries`."""
     return get_probe_section(
         wildcards.model,
-        objective=config["objective"],
         matched_loss=config["training"]["matched_loss"],
         points=study.get_points(config, wildcards.model, wildcards.optimizer, stage),
-        **{stage: config[stage]},
-        **entries,
+        **{"objective": config["objective"], stage: config[stage]} | entries,
     )
 
 

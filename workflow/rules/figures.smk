@@ -6,6 +6,7 @@ FIGURES = {
     "surfaces": ("landscape", [], "landscape.h5"),
     "spectra": ("hessian", ["spectrum", "eigenvalues"], None),
     "eigenvalues": ("hessian", ["eigenvalues", "curvature"], None),
+    "ladder": ("ladder", ["ladder"], None),
     "flatness": ("flatness", ["flatness"], None),
     "connectivity": ("connectivity", ["connectivity_path"], None),
     "trajectory": ("trajectory", ["trajectory"], "trajectory.h5"),

@@ -1,0 +1,104 @@
+"""Largest Hessian eigenvalues at the points of one run against the number of samples."""
+
+import numpy as np
+from torch import Tensor
+
+from lossgeo import job, probe, store
+from lossgeo.data import sha256
+from lossgeo.ladder import Leading, disjoint_subsets, leading_eigenpairs
+from lossgeo.models import build
+from lossgeo.numerics import choose_device, make_deterministic, numpy_generator, torch_generator
+from lossgeo.objective import make_objective
+from lossgeo.store import Group, Variable
+
+
+def cut(inputs: Tensor, targets: Tensor, settings: dict, split: str) -> list[tuple]:
+    """Size, number, inputs and targets of every subset: the same for all runs."""
+    order = numpy_generator("ladder", split).permutation(len(targets))
+    subsets = disjoint_subsets(order, settings["samples"], settings["subsets"])
+    return [
+        (size, number, inputs[chosen], targets[chosen])
+        for size, parts in subsets.items()
+        for number, chosen in enumerate(parts)
+    ]
+
+
+def as_group(rungs: list[tuple], found: list[Leading], point: probe.Point) -> Group:
+    """The largest eigenvalues on every subset as they are stored."""
+    pairs = [leading.pairs for leading in found]
+    each, by_rank = ("subset",), ("subset", "rank")
+    variables = {
+        "samples": (each, [size for size, *_ in rungs], "1", "samples of the subset"),
+        "number": (each, [number for _, number, *_ in rungs], "1", "index among its size"),
+        "eigenvalues": (by_rank, [p.values for p in pairs], "nats", "largest eigenvalues of H"),
+        "residuals": (by_rank, [p.residuals for p in pairs], "nats", "||H v - lambda v||"),
+        "converged": (
+            by_rank,
+            [p.converged.astype("int8") for p in pairs],
+            "1",
+            "1: residual below tolerance",
+        ),
+        "products": (each, [f.products for f in found], "1", "products with H"),
+        "coarse_samples": (
+            each,
+            [f.coarse_samples for f in found],
+            "1",
+            "samples drawn by importance to begin with",
+        ),
+        "coarse_products": (each, [f.coarse_products for f in found], "1", "products on these"),
+    }
+    return Group(
+        {
+            name: Variable(dims, np.array(values), units, description)
+            for name, (dims, values, units, description) in variables.items()
+        },
+        {"status": point.status, "step": point.step},
+    )
+
+
+def main(snakemake) -> None:
+    make_deterministic(snakemake.threads)
+    config, snapshots = snakemake.params.config, snakemake.input.snapshots
+    settings, split = config["ladder"], config["objective"]["split"]
+    identity = probe.run_identity(snapshots)
+    device = choose_device(config["device"])
+    model = build(config["model"], *probe.load_shape(snakemake.input.data))
+    whole = probe.load_split(snakemake.input.data, config["data"], split)
+    rungs = cut(*whole, settings, split)
+    groups = {}
+    for name in config["points"]:
+        point = probe.load_point(snapshots, name, config["matched_loss"])
+        found = []
+        for size, number, inputs, targets in rungs:
+            leading = leading_eigenpairs(
+                make_objective(model, inputs, targets, device=device),
+                point.theta,
+                top=settings["top"],
+                tolerance=settings["tolerance"],
+                generator=torch_generator("ladder", identity["seed"], size, number),
+            )
+            found.append(leading)
+            print(
+                f"{name} ({point.status}), {size} samples, subset {number}: largest eigenvalue "
+                f"{leading.pairs.values[0]:.4g}, {leading.products} Hessian-vector products and "
+                f"{leading.coarse_products} on {leading.coarse_samples} samples"
+            )
+        groups[name] = as_group(rungs, found, point)
+    store.write(
+        snakemake.output[0],
+        groups,
+        store.provenance(
+            config,
+            snakemake.params.code,
+            {"snapshots": sha256(snapshots)},
+            packages=("hessian-eigenthings",),
+            **identity,
+            split=split,
+            device=device.type,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    job.log_to(snakemake.log[0])
+    main(snakemake)

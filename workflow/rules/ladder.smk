@@ -1,0 +1,22 @@
+rule ladder:
+    input:
+        snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/ladder.h5",
+    log:
+        f"{RESULTS}/logs/ladder/{{model}}/{{optimizer}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/ladder/{{model}}/{{optimizer}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/hessian.yaml"
+    threads: 1
+    params:
+        config=lambda wildcards: get_point_section(
+            wildcards, "ladder", objective={"split": config["objective"]["split"]}
+        ),
+        code=lambda wildcards: get_code("ladder.py", wildcards.model),
+    message:
+        "eigenvalues against samples of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
+    script:
+        "../../scripts/ladder.py"
