@@ -353,12 +353,9 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
                         ms=2,
                         alpha=0.4,
                     )
-                counted = rows[rows["converged"] & (rows["eigenvalue"] > 0)]
-                per_seed = counted.assign(log=np.log(counted["eigenvalue"])).groupby(
-                    ["seed", "samples"], as_index=False
-                )
-                means = per_seed["log"].mean().assign(value=lambda found: np.exp(found["log"]))
-                mean = _intervals(means, "samples", "value", style, log=True)
+                per_seed = rows[rows["converged"]].groupby(["seed", "samples"])["eigenvalue"]
+                means = per_seed.mean().reset_index()  # over subsets: of those, the expectation
+                mean = _intervals(means, "samples", "eigenvalue", style, log=True)
                 if mean.empty:
                     continue
                 axis.plot(mean.index, mean["mean"], "-", color=colour, label=label)
