@@ -1,7 +1,8 @@
 """Largest Hessian eigenvalues at the points of one run against the number of samples."""
 
+from typing import NamedTuple
+
 import numpy as np
-from torch import Tensor
 
 from lossgeo import job, probe, store
 from lossgeo.data import sha256
@@ -12,24 +13,32 @@ from lossgeo.objective import make_objective
 from lossgeo.store import Group, Variable
 
 
-def cut(inputs: Tensor, targets: Tensor, settings: dict, split: str) -> list[tuple]:
-    """Size, number, inputs and targets of every subset: the same for all runs."""
-    order = numpy_generator("ladder", split).permutation(len(targets))
+class Rung(NamedTuple):
+    """A subset of the split's samples: `size` of them, the `number`-th of that size."""
+
+    size: int
+    number: int
+    chosen: np.ndarray
+
+
+def cut(samples: int, settings: dict, split: str) -> list[Rung]:
+    """Every subset, of that many samples of a split: the same for all runs."""
+    order = numpy_generator("ladder", split).permutation(samples)
     subsets = disjoint_subsets(order, settings["samples"], settings["subsets"])
     return [
-        (size, number, inputs[chosen], targets[chosen])
+        Rung(size, number, chosen)
         for size, parts in subsets.items()
         for number, chosen in enumerate(parts)
     ]
 
 
-def as_group(rungs: list[tuple], found: list[Leading], point: probe.Point) -> Group:
+def as_group(rungs: list[Rung], found: list[Leading], point: probe.Point) -> Group:
     """The largest eigenvalues on every subset as they are stored."""
     pairs = [leading.pairs for leading in found]
     each, by_rank = ("subset",), ("subset", "rank")
     variables = {
-        "samples": (each, [size for size, *_ in rungs], "1", "samples of the subset"),
-        "number": (each, [number for _, number, *_ in rungs], "1", "index among its size"),
+        "samples": (each, [rung.size for rung in rungs], "1", "samples of the subset"),
+        "number": (each, [rung.number for rung in rungs], "1", "index among its size"),
         "eigenvalues": (by_rank, [p.values for p in pairs], "nats", "largest eigenvalues of H"),
         "residuals": (by_rank, [p.residuals for p in pairs], "nats", "||H v - lambda v||"),
         "converged": (
@@ -63,15 +72,15 @@ def main(snakemake) -> None:
     identity = probe.run_identity(snapshots)
     device = choose_device(config["device"])
     model = build(config["model"], *probe.load_shape(snakemake.input.data))
-    whole = probe.load_split(snakemake.input.data, config["data"], split)
-    rungs = cut(*whole, settings, split)
+    inputs, targets = probe.load_split(snakemake.input.data, config["data"], split)
+    rungs = cut(len(targets), settings, split)
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name, config["matched_loss"])
         found = []
-        for size, number, inputs, targets in rungs:
+        for size, number, chosen in rungs:
             leading = leading_eigenpairs(
-                make_objective(model, inputs, targets, device=device),
+                make_objective(model, inputs[chosen], targets[chosen], device=device),
                 point.theta,
                 top=settings["top"],
                 tolerance=settings["tolerance"],

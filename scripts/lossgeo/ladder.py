@@ -1,11 +1,11 @@
 """The largest Hessian eigenvalues of many samples, found on the few that matter.
 
-A sample bends the loss only as far as the model is unsure of it. With logits z(theta),
-probabilities p and class y, its Hessian is J' (diag p - pp') J + sum_k (p_k - [k = y]) grad^2 z_k,
-J = dz/dtheta, where |diag p - pp'| <= 2 (1 - p_y) and |p - e_y| <= sqrt(2) (1 - p_y). At a trained
-point a tenth of the samples carries nearly all of the curvature. An importance sample of about that
-size gives nearly the right eigenvectors; few products with the Hessian of all samples then correct
-them, and prove it.
+A sample bends the loss only as far as the probability of its own class falls short of 1. With
+logits z(theta), probabilities p and class y, its Hessian is
+J' (diag p - pp') J + sum_k (p_k - [k = y]) grad^2 z_k, J = dz/dtheta, where
+|diag p - pp'| <= 2 (1 - p_y) and |p - e_y| <= sqrt(2) (1 - p_y). Of a well trained network a tenth
+of the samples carries nearly all of the curvature. An importance sample of about that size gives
+nearly the right eigenvectors; few products with the Hessian of all samples then correct them.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from lossgeo.objective import Objective, make_objective, sample_losses
 FEWER = 8  # an importance sample is this part of the samples,
 FEWEST = 500  # but not smaller than this
 GUARDS = 2  # at most so many pairs are sought beside the wanted, lest some have changed places:
-CLOSE = 0.1  # those whose eigenvalues are not lower than the last wanted by more than this part
+CLOSE = 0.2  # those whose eigenvalues are not lower than the last wanted by more than this part
 PASSES = 12  # over all samples; what has not converged by then says so
 CORRECTION_STEPS = 12  # of conjugate gradients on the importance sample, for one correction,
 CORRECTION_TOLERANCE = 0.1  # or until its residual has fallen by this factor
@@ -52,30 +52,26 @@ def leading_eigenpairs(
     """The `top` largest eigenvalues of grad^2 L(theta), to a residual of `tolerance * |lambda|`.
 
     Lanczos on the Hessian of an importance sample gives the first vectors; the Rayleigh-Ritz
-    procedure on all samples and Davidson's method (`davidson`) do the rest. The importance sample
-    decides what this costs, never what is accepted: residuals are of the Hessian of all samples,
-    and |lambda - eigenvalue| is at most the residual. Memory does not grow with the samples beyond
-    the importance sample. All NaN where theta, a loss or the Hessian is not finite.
+    procedure on all samples and Davidson's method (`davidson`) do the rest. The residuals are of
+    the Hessian of all samples, so that an eigenvalue of it lies within the residual of lambda; that
+    it is one of the `top` largest rests on the importance sample and on the guards. Memory grows
+    with the graph of the importance sample only. All NaN where theta, a loss or the Hessian is not
+    finite; NaN too where the operator has fewer distinct eigenvalues than wanted.
     """
     size = objective.layout.size
     theta = theta.to(objective.device, objective.dtype)
-    losses = sample_losses(objective, theta)[0]
     nothing = padded(np.empty(0), torch.empty(0, size), np.empty(0), tolerance, top)
-    if not (torch.isfinite(theta).all() and torch.isfinite(losses).all()):
+    if not torch.isfinite(theta).all():
+        return Leading(nothing, 0, 0, 0)
+    losses = sample_losses(objective, theta)[0]
+    if not torch.isfinite(losses).all():
         return Leading(nothing, 0, 0, 0)
     chosen, weights = importance_sample(
         -torch.expm1(-losses.double().cpu()).numpy(),
         min(objective.samples, max(FEWEST, objective.samples // FEWER)),
         generator=generator,
     )
-    inputs, targets = (torch.cat(parts) for parts in zip(*objective.blocks, strict=True))
-    few = make_objective(
-        objective.model,
-        inputs[torch.from_numpy(chosen).to(inputs.device)],
-        targets[torch.from_numpy(chosen).to(inputs.device)],
-        dtype=objective.dtype,
-        device=objective.device,
-    )
+    few = _restricted(objective, torch.from_numpy(chosen))
     coarse = hessian_operator(few, theta, torch.from_numpy(weights))
     ones = torch.ones(coarse.size, device=coarse.device, dtype=coarse.dtype)
     if not torch.isfinite(coarse.matvec(ones)).all():
@@ -123,8 +119,8 @@ def importance_sample(
 
     Item i is drawn with probability pi_i = min(1, c q_i), c such that they sum to `size`, and
     weighs 1 / (N pi_i) (Horvitz & Thompson 1952): the expectation of sum w_i f_i is the mean of f.
-    The most important are always in. Drawn systematically, with one random number (Madow 1949), so
-    that n is `size` up to rounding. Importances below a float32's resolution of 1 count as that.
+    Items with c q_i >= 1 are always in. Drawn systematically, with one random number (Madow 1949),
+    so that n is `size` up to rounding. Importances below a float32's resolution of 1 count as that.
     """
     total = len(importance)
     if size >= total:
@@ -152,29 +148,38 @@ def davidson(
 
     `products` maps vectors (k, P) to their images (k, P) under the expensive operator H; `coarse`
     is the cheap one, and `vectors` (k, P) are where to begin. Each pass takes the Ritz pairs of the
-    subspace so far and adds to it, for each wanted pair x, lambda whose residual r is not below
+    subspace so far and adds to it, for each pair x, lambda whose residual r is not below
     `tolerance * |lambda|`, the correction t that the coarse operator C asks for:
     (I - XX') (lambda - C) (I - XX') t = r, X being all Ritz vectors that are sought (Davidson 1975;
     Sleijpen & van der Vorst 1996). A few steps of conjugate gradients solve it well enough.
 
-    Returns the pairs, and how many products with H and with the coarse operator they took.
+    A small residual does not say that no larger eigenvalue was missed. So the vectors to begin with
+    should be more than `top`: those beyond are guards, corrected as well while their value plus
+    their residual reaches the last wanted value.
+
+    Returns the pairs, and how many products with H and with the coarse operator they took; NaN
+    where H is not finite.
     """
     basis = images = vectors[:0]
     new = _orthonormal(vectors, basis)
     sought, solving = len(new), 0
     for taken in range(1, PASSES + 1):
         basis, images = torch.cat([basis, new]), torch.cat([images, products(new)])
+        if not torch.isfinite(images).all():
+            nothing = padded(np.empty(0), vectors[:0], np.empty(0), tolerance, top)
+            return nothing, len(basis), solving
         projected = (basis.double() @ images.double().T).cpu()
         values, coefficients = torch.linalg.eigh((projected + projected.T) / 2)
         values, columns = values.flip(0)[:sought], coefficients.flip(1)[:, :sought].T.to(basis)
         ritz = columns @ basis
         residuals = columns @ images - values.to(basis).unsqueeze(1) * ritz
         norms = residuals.norm(dim=1).double().cpu()
-        converged = norms < tolerance * values.abs()
-        if taken == PASSES or converged[:top].all():
+        settled = norms < tolerance * values.abs()
+        settled[top:] |= values[top:] + norms[top:] < values[:top][-1]
+        if taken == PASSES or settled.all():
             break
         corrections = []
-        for i in torch.flatten((~converged[:top]).nonzero()).tolist():
+        for i in torch.flatten((~settled).nonzero()).tolist():
             correction, steps = _correction(coarse, float(values[i]), ritz, residuals[i])
             corrections.append(correction)
             solving += steps
@@ -183,6 +188,19 @@ def davidson(
             break
     pairs = padded(values[:top].numpy(), ritz[:top], norms[:top].numpy(), tolerance, top)
     return pairs, len(basis), solving
+
+
+def _restricted(objective: Objective, chosen: Tensor) -> Objective:
+    """The objective on the chosen ones of its samples alone."""
+    inputs, targets = (torch.cat(parts) for parts in zip(*objective.blocks, strict=True))
+    chosen = chosen.to(objective.device)
+    return make_objective(
+        objective.model,
+        inputs[chosen],
+        targets[chosen],
+        dtype=objective.dtype,
+        device=objective.device,
+    )
 
 
 def _correction(

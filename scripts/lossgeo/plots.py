@@ -365,7 +365,10 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
             axis.xaxis.set_minor_locator(NullLocator())
             axis.tick_params("x", rotation=45)
             _title_and_legend(axis, f"{title} at {point}")
-            _name_missing(axis, pd.concat([rows for *_, rows in series]), "eigenvalue")
+            shown = pd.concat([rows for *_, rows in series])
+            _name_missing(axis, shown, "eigenvalue")
+            if np.isfinite(shown["eigenvalue"]).all():
+                _count_nonpositive(axis, shown["eigenvalue"])
         row[0].set_ylabel("largest eigenvalue λ₁ (nats)")
         for axis in row[len(panels[point]) :]:
             axis.remove()
@@ -373,8 +376,8 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     for axis in axes[-1, : len(panels[points[-1]])]:
         axis.set_xlabel("samples")
     note = (
-        f"Dots: disjoint subsets of the {frame['split'].iloc[0]} split; hollow: not converged, not "
-        "in the mean. " + _seeds_note(frame, style)
+        f"Dots: disjoint subsets of the {frame['split'].iloc[0]} split, the same for all seeds; "
+        "hollow: not converged, not in the mean. " + _seeds_note(frame, style)
     )
     return _with_note(figure, style, note)
 

@@ -67,7 +67,7 @@ COLUMNS = {
     "trace_se": ("nats", "its standard error, sqrt(2 / probes) ||H||_F"),
     "effective_rank": ("1", "participation ratio of the spectrum, tr(H)^2 / ||H||_F^2"),
     "products": ("1", "Hessian-vector products spent; ladder: those on all of the samples"),
-    "coarse_samples": ("1", "samples drawn by importance to begin with"),
+    "coarse_samples": ("1", "samples drawn by importance to begin with; where few, all of them"),
     "coarse_products": ("1", "Hessian-vector products on these"),
     "probe": ("", "index of the Krylov run"),
     "node": ("nats", "quadrature node of the spectral density"),

@@ -669,15 +669,48 @@ def test_the_first_subsets_are_nested_and_sizes_beyond_the_data_come_once():
 
 
 def test_a_runs_subsets_are_cut_from_the_split_the_same_way_every_time():
-    """Each sample with its own target, and in another order for the other split."""
-    targets = torch.arange(50)
-    inputs = targets.reshape(50, 1, 1, 1).double()
+    """And in another order for the other split."""
     settings = {"samples": [20, 500], "subsets": 3}
-    a, b, other = (cut(inputs, targets, settings, split) for split in ("train", "train", "test"))
-    assert [(size, number) for size, number, *_ in a] == [(20, 0), (20, 1), (50, 0)]
-    for size, _, x, y in a:
-        assert len(y.unique()) == size
-        torch.testing.assert_close(x.flatten(), y.double(), rtol=0, atol=0)
-    assert not set(a[0][3].tolist()) & set(a[1][3].tolist())
-    assert all(torch.equal(s[3], t[3]) for s, t in zip(a, b, strict=True))
-    assert not torch.equal(a[0][3], other[0][3])
+    a, b, other = (cut(50, settings, split) for split in ("train", "train", "test"))
+    assert [(rung.size, rung.number) for rung in a] == [(20, 0), (20, 1), (50, 0)]
+    for rung in a:
+        assert len(set(rung.chosen)) == rung.size
+    assert not set(a[0].chosen) & set(a[1].chosen)
+    assert all(np.array_equal(s.chosen, t.chosen) for s, t in zip(a, b, strict=True))
+    assert not np.array_equal(a[0].chosen, other[0].chosen)
+
+
+def test_a_hessian_that_is_not_finite_outside_the_few_is_nan(monkeypatch):
+    """The norm of a zero vector has no second derivative; its sample is not always drawn."""
+
+    class Norm(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 3, bias=False)
+
+        def forward(self, x):
+            h = self.linear(x.flatten(1))
+            return h * h.norm(dim=1, keepdim=True)
+
+    monkeypatch.setattr(ladder, "FEWEST", 20)
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(200, 1, 2, 2), torch.arange(200) % 3
+    inputs[7] = 0
+    objective = make_objective(Norm(), inputs, targets)
+    drawn = []
+    for seed in range(6):
+        found = find(objective, torch.randn(12), top=4, seed=seed)
+        drawn.append(found.products == 0)
+        assert np.isnan(found.pairs.values).all()
+        assert not found.pairs.converged.any()
+    assert not all(drawn), "in some draw the sample must be outside"
+
+
+def test_a_guard_that_could_still_be_the_largest_is_corrected_too(axes):
+    """10 and 9.99, taken for each other by the few: the wrong one alone converges at once."""
+    matrix = matrix_of(axes, 10.0, 9.99)
+    swapped = matrix_of(axes, 9.99, 10.0)
+    start = torch.stack([axes[1], (axes[0] + 0.3 * axes[2]) / 1.09**0.5])
+    pairs, _, _ = correct(Counted(matrix), Counted(swapped), start, tolerance=1e-6)
+    assert pairs.converged.all()
+    assert pairs.values[0] == pytest.approx(10.0, rel=1e-9)
