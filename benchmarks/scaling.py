@@ -84,7 +84,9 @@ def plot(rows: list[dict]) -> None:
             panels[0, column].loglog(x, times, "o", color=colour, label=label, base=2)
             panels[0, column].loglog(x, times[0] * x / x[0], "--", color=colour, lw=0.8, base=2)
             panels[1, column].semilogx(x, memory, "o-", color=colour, lw=0.8, base=2)
-        panels[1, column].set(xlabel=doubled, ylim=(0, 800))
+        panels[1, column].set(xlabel=doubled)
+    for panel in panels[1]:
+        panel.set_ylim(0, 1.1 * max(float(row["peak_mb"]) for row in rows))
     panels[0, 0].set(ylabel="time of a plane (s)")
     panels[1, 0].set(ylabel="peak memory (MB)")
     panels[0, 0].legend(
