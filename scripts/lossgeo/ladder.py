@@ -3,9 +3,9 @@
 A sample bends the loss only as far as the probability of its own class falls short of 1. With
 logits z(theta), probabilities p and class y, its Hessian is
 J' (diag p - pp') J + sum_k (p_k - [k = y]) grad^2 z_k, J = dz/dtheta, where
-|diag p - pp'| <= 2 (1 - p_y) and |p - e_y| <= sqrt(2) (1 - p_y). Of a well trained network a tenth
-of the samples carries nearly all of the curvature. An importance sample of about that size gives
-nearly the right eigenvectors; few products with the Hessian of all samples then correct them.
+|diag p - pp'| <= 2 (1 - p_y) and |p - e_y| <= sqrt(2) (1 - p_y). Of a well trained network few
+samples carry most of the curvature. A sample drawn by that importance gives nearly the right
+eigenvectors; few products with the Hessian of all samples then correct them.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,6 @@ CLOSE = 0.2  # those whose eigenvalues are not lower than the last wanted by mor
 PASSES = 12  # over all samples; what has not converged by then says so
 CORRECTION_STEPS = 12  # of conjugate gradients on the importance sample, for one correction,
 CORRECTION_TOLERANCE = 0.1  # or until its residual has fallen by this factor
-
-Products = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def importance_sample(
 
 
 def davidson(
-    products: Products,
+    products: Callable[[Tensor], Tensor],
     coarse: CurvatureOperator,
     vectors: Tensor,
     *,

@@ -1,4 +1,4 @@
-"""The largest eigenvalues of all samples are right, whatever the few are that it begins with."""
+"""The largest eigenvalues of all samples against dense matrices, from good and bad beginnings."""
 
 import copy
 import math
