@@ -48,10 +48,10 @@ def cnn(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential
 
 
 class MaxPool(nn.Module):
-    """2x2 max-pooling.
+    """2x2 max-pooling. Without a gradient, its input is overwritten.
 
-    Torch's kernel also notes where each maximum was. Without a gradient nobody asks, and the
-    maximum of four strided views takes half the time.
+    Torch's kernel also notes where each maximum was. Without a gradient nobody asks, and maxima of
+    neighbouring rows, in place, then of neighbouring columns, take half the time.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # (n, channels, h, w) -> (n, channels, h // 2, w // 2)
@@ -59,10 +59,8 @@ class MaxPool(nn.Module):
             return nn.functional.max_pool2d(x, 2)
         height, columns = (size - size % 2 for size in x.shape[-2:])
         top, bottom = x[..., 0:height:2, :columns], x[..., 1:height:2, :columns]
-        return torch.maximum(
-            torch.maximum(top[..., 0::2], top[..., 1::2]),
-            torch.maximum(bottom[..., 0::2], bottom[..., 1::2]),
-        )
+        torch.maximum(top, bottom, out=top)
+        return torch.maximum(top[..., 0::2], top[..., 1::2])
 
 
 FAMILIES = {"mlp": mlp, "cnn": cnn}

@@ -84,15 +84,16 @@ def make_objective(
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy (..., n) of logits (..., classes, n), nats, and whether they are right.
 
-    Right is a sample whose own class has the strictly largest logit. `logits` is overwritten.
-    Samples come last because reducing over classes then is an operation on whole vectors, an order
-    of magnitude faster.
+    Right is a sample whose own class has the strictly largest logit. `logits`, contiguous, is
+    overwritten. Samples come last because reducing over classes then is an operation on whole
+    vectors, an order of magnitude faster.
     """
-    own_class = targets.expand(*logits.shape[:-2], 1, len(targets))
-    losses = torch.log_softmax(logits, -2).gather(-2, own_class).neg_()
-    own = logits.gather(-2, own_class)
-    rival = logits.scatter_(-2, own_class, -torch.inf).amax(-2, keepdim=True)
-    return losses.squeeze(-2), (own > rival).squeeze(-2)
+    own_class = targets * len(targets) + torch.arange(len(targets), device=targets.device)
+    flat = logits.view(*logits.shape[:-2], -1)  # picked from flat, a sample's own costs half
+    losses = torch.log_softmax(logits, -2).view_as(flat).index_select(-1, own_class).neg_()
+    own = flat.index_select(-1, own_class)
+    flat.index_fill_(-1, own_class, -torch.inf)
+    return losses, own > logits.amax(-2)
 
 
 def sample_losses(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
