@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lossgeo import job, paths, probe, store
-from lossgeo.data import sha256
+from lossgeo import job, paths, probe
 from lossgeo.numerics import make_deterministic
 from lossgeo.store import Group, Variable
 
@@ -47,21 +46,16 @@ def main(snakemake) -> None:
         groups[split] = as_group(profile)
     identity = {name: value for name, value in identities[0].items() if name != "seed"}
     status = next((p.status for p in (a, b) if p.status != "ok"), "ok")
-    store.write(
-        snakemake.output[0],
+    probe.write(
+        snakemake,
         groups,
-        store.provenance(
-            config,
-            snakemake.params.code,
-            {"snapshots_a": sha256(ends[0]), "snapshots_b": sha256(ends[1])},
-            **identity,
-            seed_a=identities[0]["seed"],
-            seed_b=identities[1]["seed"],
-            point=config["connectivity"]["point"],
-            status=status,
-            samples=objective.samples,
-            device=objective.device.type,
-        ),
+        **identity,
+        seed_a=identities[0]["seed"],
+        seed_b=identities[1]["seed"],
+        point=config["connectivity"]["point"],
+        status=status,
+        samples=objective.samples,
+        device=objective.device.type,
     )
 
 

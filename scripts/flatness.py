@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from lossgeo import job, probe, store
-from lossgeo.data import sha256
+from lossgeo import job, probe
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.sharpness import average_rise
 from lossgeo.store import Group, Variable
@@ -46,16 +45,11 @@ def main(snakemake) -> None:
                 {"status": point.status, "step": point.step, "normalization": normalization},
             )
         print(f"{name} ({point.status}): {settings['draws']} draws")
-    store.write(
-        snakemake.output[0],
+    probe.write(
+        snakemake,
         groups,
-        store.provenance(
-            config,
-            snakemake.params.code,
-            {"snapshots": sha256(snapshots)},
-            **identity,
-            **probe.describe(objective, config["objective"]["split"]),
-        ),
+        **identity,
+        **probe.describe(objective, config["objective"]["split"]),
     )
 
 

@@ -1,7 +1,6 @@
 """Extreme eigenvalues, spectral density and trace of the Hessian at the points of one run."""
 
-from lossgeo import curvature, job, probe, store
-from lossgeo.data import sha256
+from lossgeo import curvature, job, probe
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import Evaluation, evaluate
 from lossgeo.store import Group, Variable
@@ -67,17 +66,12 @@ def main(snakemake) -> None:
         groups[name] = as_group(
             spectrum, config["hessian"]["eigenvectors"], point, evaluate(objective, point.theta)
         )
-    store.write(
-        snakemake.output[0],
+    probe.write(
+        snakemake,
         groups,
-        store.provenance(
-            config,
-            snakemake.params.code,
-            {"snapshots": sha256(snapshots)},
-            packages=("hessian-eigenthings",),
-            **identity,
-            **probe.describe(objective, config["objective"]["split"]),
-        ),
+        packages=("hessian-eigenthings",),
+        **identity,
+        **probe.describe(objective, config["objective"]["split"]),
     )
 
 

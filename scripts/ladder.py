@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lossgeo import job, probe, store
-from lossgeo.data import sha256
+from lossgeo import job, probe
 from lossgeo.ladder import Leading, disjoint_subsets, leading_eigenpairs
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, make_deterministic, numpy_generator, torch_generator
@@ -93,18 +92,13 @@ def main(snakemake) -> None:
                 f"{leading.coarse_products} on {leading.coarse_samples} samples"
             )
         groups[name] = as_group(rungs, found, point)
-    store.write(
-        snakemake.output[0],
+    probe.write(
+        snakemake,
         groups,
-        store.provenance(
-            config,
-            snakemake.params.code,
-            {"snapshots": sha256(snapshots)},
-            packages=("hessian-eigenthings",),
-            **identity,
-            split=split,
-            device=device.type,
-        ),
+        packages=("hessian-eigenthings",),
+        **identity,
+        split=split,
+        device=device.type,
     )
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from lossgeo import directions, job, multilevel, probe, store, surface
-from lossgeo.data import sha256
 from lossgeo.multilevel import Levels
 from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
 from lossgeo.objective import Objective
@@ -179,16 +178,11 @@ def main(snakemake) -> None:
             f"{name}/eigenplane": eigenplane(objective, point, settings, estimator, seed, hessian),
         }
         print(f"{name} ({point.status}): lines, planes and eigenplane measured")
-    store.write(
-        snakemake.output[0],
+    probe.write(
+        snakemake,
         groups,
-        store.provenance(
-            config,
-            snakemake.params.code,
-            {"snapshots": sha256(snapshots), "hessian": sha256(snakemake.input.hessian)},
-            **identity,
-            **probe.describe(objective, config["objective"]["split"]),
-        ),
+        **identity,
+        **probe.describe(objective, config["objective"]["split"]),
     )
 
 

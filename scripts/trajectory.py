@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from lossgeo import job, multilevel, probe, store, trajectory
-from lossgeo.data import sha256
 from lossgeo.numerics import make_deterministic, numpy_generator
 from lossgeo.objective import evaluate_many
 from lossgeo.store import Group, Variable
@@ -105,18 +104,13 @@ def main(snakemake) -> None:
             },
         )
         print(f"{len(snapshots)} snapshots; component 1 explains {pca.explained[0]:.3f}")
-    store.write(
-        snakemake.output[0],
+    probe.write(
+        snakemake,
         groups,
-        store.provenance(
-            config,
-            snakemake.params.code,
-            {"snapshots": sha256(snakemake.input.snapshots)},
-            **identity,
-            **probe.describe(objective, config["objective"]["split"]),
-            status=status,
-            components=components,
-        ),
+        **identity,
+        **probe.describe(objective, config["objective"]["split"]),
+        status=status,
+        components=components,
     )
 
 

@@ -10,6 +10,7 @@ from hessian_eigenthings import LambdaOperator, lanczos_tridiagonal
 from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
+from lossgeo.convolution import SmoothConvolutions
 from lossgeo.models import in_memory_format
 from lossgeo.objective import Objective, loss_of_block
 from lossgeo.parameters import Layout, unflatten
@@ -23,8 +24,8 @@ def hessian_operator(
     The forward pass and the first backward pass do not depend on v, so their graph is built once
     per block and kept; a product then costs one backward pass through it:
     H v = grad (g' v), g = grad L (Pearlmutter 1994). Memory grows with the number of samples.
-    Convolutions run in torch's contiguous layout: unlike the forward pass alone, backward passes
-    through backward passes are slower in channels_last.
+    Convolutions are those of `convolution`, in torch's contiguous layout: unlike the forward pass
+    alone, backward passes through backward passes are slower in channels_last.
 
     `weights` (N,) of the samples in L take the place of 1 / N.
     """
@@ -182,7 +183,8 @@ def _gradients(
         )
     for (inputs, targets), share in zip(objective.blocks, shares, strict=True):
         inputs = in_memory_format(inputs, torch.contiguous_format)
-        loss = loss_of_block(objective, leaves, inputs, targets, share)
+        with SmoothConvolutions():
+            loss = loss_of_block(objective, leaves, inputs, targets, share)
         parts = torch.autograd.grad(
             loss, tuple(leaves.values()), create_graph=True, materialize_grads=True
         )

@@ -1,6 +1,6 @@
-"""What a stage probes: the objective of a run, and theta at its points."""
+"""What a stage probes, the objective of a run and theta at its points, and what it leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from lossgeo import store
-from lossgeo.data import as_tensors, load, subset
+from lossgeo.data import as_tensors, load, sha256, subset
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, numpy_generator
 from lossgeo.objective import Objective, make_objective
+from lossgeo.store import Group
 from lossgeo.training import find_point
 
 SPLITS = {"train": slice(0, 2), "test": slice(2, 4)}  # of data.FILES
@@ -79,6 +80,21 @@ def load_objective(
 def describe(objective: Objective, split: str) -> dict:
     """What an artefact says of the objective that it was measured on."""
     return {"samples": objective.samples, "split": split, "device": objective.device.type}
+
+
+def write(
+    snakemake, groups: Mapping[str, Group], packages: Collection[str] = (), **identity
+) -> None:
+    """Write what a stage measured to the job's output, with its provenance.
+
+    The data files are left out of its inputs: their digests are part of the config. `packages` and
+    `identity` are as in `store.provenance`.
+    """
+    inputs = {role: sha256(file) for role, file in snakemake.input.items() if role != "data"}
+    attributes = store.provenance(
+        snakemake.params.config, snakemake.params.code, inputs, packages, **identity
+    )
+    store.write(snakemake.output[0], groups, attributes)
 
 
 def load_point(snapshots: Path | str, point: str, matched_loss: float) -> Point:
