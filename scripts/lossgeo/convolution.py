@@ -37,9 +37,16 @@ def conv2d(
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, with derivatives of all orders through the three products.
 
-    Single images (channels, height, width) and padding given by name are left to torch.
+    What needs more than these is left to torch: single images (channels, height, width), padding
+    given by name, complex numbers, autocast and the transforms of `torch.func`.
     """
-    if input.ndim != 4 or isinstance(padding, str):
+    if (
+        input.ndim != 4
+        or isinstance(padding, str)
+        or not input.is_floating_point()
+        or torch.is_autocast_enabled(input.device.type)
+        or torch._C._are_functorch_transforms_active()
+    ):
         return functional.conv2d(input, weight, bias, stride, padding, dilation, groups)
     options = (*(_pair(option) for option in (stride, padding, dilation)), groups)
     return _Convolution.apply(input, weight, bias, options)

@@ -81,6 +81,13 @@ def test_third_derivatives_are_torchs(operands, options, generator):
     assert abs(third(conv2d)) > 1e-3
 
 
+def in_bfloat16(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = functional.conv2d(x, w)
+    assert y.dtype == torch.bfloat16
+    return y.double()
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -89,6 +96,14 @@ def test_third_derivatives_are_torchs(operands, options, generator):
         lambda x, w: functional.conv2d(x[0], w, padding=1),
         lambda x, w: functional.conv2d(x, weight=w, bias=None, stride=2),
         lambda x, w: torch.conv2d(x, w, padding=[1, 0]),
+        lambda x, w: torch.func.vmap(lambda image: functional.conv2d(image[None], w))(x),
+        lambda x, w: torch.func.grad(lambda v: functional.conv2d(x, v).pow(3).sum())(w),
+        pytest.param(
+            lambda x, w: torch.func.jvp(lambda y: functional.conv2d(y, w).tanh(), (x,), (x,))[1],
+            marks=pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning"),
+        ),
+        lambda x, w: functional.conv2d(x * 1j, w.to(torch.complex128)).abs(),
+        lambda x, w: in_bfloat16(x.float(), w.float()),
     ],
 )
 def test_every_way_of_calling_it_gives_torchs_hessian_products(call, generator):
