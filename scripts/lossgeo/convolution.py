@@ -1,14 +1,17 @@
-"""Convolutions whose gradient is as fast to differentiate as they are themselves.
+"""Convolutions of which the gradient can be differentiated as fast as the convolution itself.
 
-Torch's own gradient of a convolution's gradient correlates the images with kernels as large as
-images, for which no kernel is tuned, and computes what nobody asked for. A convolution x * w is
-bilinear, and so are its two gradients: the input's, I(g, w), and the weight's, W(g, x), each
-defined by
+Torch differentiates a convolution's gradient with a kernel as large as the image, for which its
+routines are not tuned, and also computes the derivative by an input that has no gradient.
+
+A convolution x * w is bilinear, and so are its two gradients: the input's, I(g, w), and the
+weight's, W(g, x), each defined by
 
     <g, x * w> = <I(g, w), x> = <W(g, x), w>.
 
 The derivatives of all three are therefore again among the three, to any order.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -30,12 +33,12 @@ def conv2d(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] | str = 0,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, with derivatives of all orders through the three products.
+    """`torch.nn.functional.conv2d`, made of convolutions and their gradients to every order.
 
     What needs more than these is left to torch: single images (channels, height, width), padding
     given by name, complex numbers, autocast and the transforms of `torch.func`.
@@ -126,5 +129,5 @@ def _gradients(g: Tensor, x: Tensor, w: Tensor, options: tuple, wanted: list[boo
     )
 
 
-def _pair(option: int | tuple[int, int]) -> tuple[int, ...]:
-    return (option, option) if isinstance(option, int) else tuple(option)
+def _pair(option: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(option) if isinstance(option, Sequence) else (option, option)

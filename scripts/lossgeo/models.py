@@ -48,10 +48,11 @@ def cnn(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential
 
 
 class MaxPool(nn.Module):
-    """2x2 max-pooling. Without a gradient, its input is overwritten.
+    """2x2 max-pooling of what a convolution has just computed.
 
-    Torch's kernel also notes where each maximum was. Without a gradient nobody asks, and maxima of
-    neighbouring rows, in place, then of neighbouring columns, take half the time.
+    Torch's kernel also notes where each maximum was, for the gradient. Under `torch.no_grad` that
+    is not needed, and maxima of neighbouring rows, then of neighbouring columns, take half the
+    time. The first of these are written into the input, which nothing else may need any more.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # (n, channels, h, w) -> (n, channels, h // 2, w // 2)

@@ -87,8 +87,8 @@ def write(
 ) -> None:
     """Write what a stage measured to the job's output, with its provenance.
 
-    The data files are left out of its inputs: their digests are part of the config. `packages` and
-    `identity` are as in `store.provenance`.
+    Its inputs are the job's, each a single file with a name. The data files are left out: their
+    digests are part of the config. `packages` and `identity` are as in `store.provenance`.
     """
     inputs = {role: sha256(file) for role, file in snakemake.input.items() if role != "data"}
     attributes = store.provenance(

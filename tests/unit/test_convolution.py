@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -63,7 +64,28 @@ def test_derivatives_are_those_of_finite_differences(operands, options, biased):
 @pytest.mark.parametrize("constant", [0, 1, 2])
 def test_second_derivatives_where_one_operand_is_constant(operands, options, constant):
     operands[constant].requires_grad_(False)
+    assert gradcheck(lambda *o: conv2d(*o, **options), operands)
     assert gradgradcheck(lambda *o: conv2d(*o, **options), operands)
+
+
+def test_the_bias_has_a_gradient_where_nothing_else_has(operands, options):
+    for operand in operands[:2]:
+        operand.requires_grad_(False)
+    assert gradcheck(lambda *o: conv2d(*o, **options), operands)
+
+
+def test_mixed_derivatives_of_a_function_that_is_linear_in_the_output(operands, options):
+    """By weight, then by input: what comes down from the output does not depend on either."""
+    x, w, b = operands
+
+    def mixed(convolve):
+        y = convolve(x, w, b, **options)
+        g = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y)
+        (by_weight,) = torch.autograd.grad((g * y).sum(), w, create_graph=True)
+        return torch.autograd.grad(by_weight.pow(2).sum(), x)[0]
+
+    torch.testing.assert_close(mixed(conv2d), mixed(functional.conv2d), rtol=1e-11, atol=1e-11)
+    assert mixed(conv2d).any()
 
 
 def test_third_derivatives_are_torchs(operands, options, generator):
@@ -96,6 +118,7 @@ def in_bfloat16(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         lambda x, w: functional.conv2d(x[0], w, padding=1),
         lambda x, w: functional.conv2d(x, weight=w, bias=None, stride=2),
         lambda x, w: torch.conv2d(x, w, padding=[1, 0]),
+        lambda x, w: functional.conv2d(x, w, None, np.int64(2), padding=(1,)),
         lambda x, w: torch.func.vmap(lambda image: functional.conv2d(image[None], w))(x),
         lambda x, w: torch.func.grad(lambda v: functional.conv2d(x, v).pow(3).sum())(w),
         pytest.param(

@@ -9,6 +9,7 @@ import torch
 from hessian_eigenthings import HessianOperator, LambdaOperator, hutchinson
 from torch import nn
 
+from lossgeo import convolution
 from lossgeo.curvature import gradient, hessian_operator, hessian_products, spectrum
 from lossgeo.objective import make_objective
 
@@ -534,3 +535,13 @@ def test_float32_eigenvalues_agree_with_the_dense_float64_ones(mlp):
     found = run(hessian_operator(narrow, mlp.theta), probes=1, steps=60, max_steps=120)
     assert found.top.converged.all()
     np.testing.assert_allclose(found.top.values, exact.numpy()[:-3:-1], rtol=1e-5)
+
+
+def test_hessian_products_use_our_convolutions(cnn, monkeypatch):
+    asked = []
+    original = convolution.conv2d
+    monkeypatch.setattr(
+        convolution, "conv2d", lambda *args: asked.append(len(args[0])) or original(*args)
+    )
+    hessian_operator(cnn.objective, cnn.theta)
+    assert asked == [n for _, targets in cnn.objective.blocks for n in 2 * [len(targets)]]

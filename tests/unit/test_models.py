@@ -57,9 +57,9 @@ def test_max_pooling_without_a_gradient_is_torchs(layout, dtype, share, height, 
     x = torch.randn(3, 5, height, columns, generator=generator, dtype=dtype)
     x[torch.rand(x.shape, generator=generator) < share] = torch.nan
     x = in_memory_format(x, layout)
+    expected = nn.functional.max_pool2d(x, 2)
     with torch.no_grad():
         found = MaxPool()(x)
-    expected = nn.functional.max_pool2d(x, 2)
     assert expected.isnan().any() == (share > 0)
     assert found.is_contiguous(memory_format=layout)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
@@ -78,6 +78,16 @@ def test_max_pooling_has_torchs_gradient(layout, side, generator):
     (exact,) = torch.autograd.grad((weights * expected).sum(), x)
     assert torch.equal(found, exact)
     assert found.any()
+
+
+def test_max_pooling_writes_into_its_input_under_no_grad_alone(generator):
+    x = torch.randn(1, 1, 4, 4, generator=generator)
+    before = x.clone()
+    MaxPool()(x)
+    assert torch.equal(x, before)
+    with torch.no_grad():
+        MaxPool()(x)
+    assert not torch.equal(x, before)
 
 
 def test_one_seed_gives_one_initialisation_and_another_seed_another():

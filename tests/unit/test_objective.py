@@ -62,7 +62,7 @@ def test_a_sample_is_right_where_its_own_class_has_strictly_the_largest_logit(
     leading, classes, samples, data
 ):
     """A tie is wrong, for every sample of every leading dimension; few values make many ties."""
-    values = st.integers(-2, 2).map(float)
+    values = st.sampled_from([-2.0, -1.0, 0.0, 1.0, 2.0, -1e300, -2e300])
     logits = data.draw(hnp.arrays(np.float64, (*leading, classes, samples), elements=values))
     targets = data.draw(hnp.arrays(np.int64, samples, elements=st.integers(0, classes - 1)))
     _, correct = score(torch.from_numpy(logits.copy()), torch.from_numpy(targets))
@@ -94,6 +94,16 @@ def test_a_logit_that_is_nan_makes_its_sample_wrong_and_no_other():
     losses, correct = score(logits, torch.tensor([0, 0, 0]))
     assert correct.tolist() == [True, False, False]
     assert torch.isnan(losses).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64], ids=str)
+def test_targets_may_be_of_any_integer_type(dtype):
+    """More samples than a byte can count."""
+    logits = torch.arange(900.0).sin().view(3, 300)
+    targets = torch.arange(300) % 3
+    expected = nn.functional.cross_entropy(logits.T, targets, reduction="none")
+    losses, _ = score(logits.clone(), targets.to(dtype))
+    torch.testing.assert_close(losses, expected)
 
 
 class Constant(nn.Module):
