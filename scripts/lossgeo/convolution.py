@@ -1,7 +1,8 @@
 """Convolutions of which the gradient can be differentiated as fast as the convolution itself.
 
-Torch differentiates a convolution's gradient with a kernel as large as the image, for which its
-routines are not tuned, and also computes the derivative by an input that has no gradient.
+Torch's double backward of a convolution (`_convolution_double_backward`) convolves with a kernel as
+large as the image, for which its routines are not tuned, and also computes the derivative by an
+input that needs no gradient.
 
 A convolution x * w is bilinear, and so are its two gradients: the input's, I(g, w), and the
 weight's, W(g, x), each defined by
@@ -20,7 +21,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 
-class SmoothConvolutions(TorchFunctionMode):
+class FastDoubleBackward(TorchFunctionMode):
     """A context in which `torch.nn.functional.conv2d`, and so `nn.Conv2d`, is `conv2d` of here."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -40,6 +41,8 @@ def conv2d(
 ) -> Tensor:
     """`torch.nn.functional.conv2d`, made of convolutions and their gradients to every order.
 
+    Shapes are torch's: input (n, channels, height, width), weight (outputs, channels / groups,
+    kernel height, kernel width), bias (outputs,). What torch refuses raises its RuntimeError.
     What needs more than these is left to torch: single images (channels, height, width), padding
     given by name, complex numbers, autocast and the transforms of `torch.func`.
     """

@@ -10,7 +10,7 @@ from hessian_eigenthings import LambdaOperator, lanczos_tridiagonal
 from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
-from lossgeo.convolution import SmoothConvolutions
+from lossgeo.convolution import FastDoubleBackward
 from lossgeo.models import in_memory_format
 from lossgeo.objective import Objective, loss_of_block
 from lossgeo.parameters import Layout, unflatten
@@ -183,7 +183,7 @@ def _gradients(
         )
     for (inputs, targets), share in zip(objective.blocks, shares, strict=True):
         inputs = in_memory_format(inputs, torch.contiguous_format)
-        with SmoothConvolutions():
+        with FastDoubleBackward():
             loss = loss_of_block(objective, leaves, inputs, targets, share)
         parts = torch.autograd.grad(
             loss, tuple(leaves.values()), create_graph=True, materialize_grads=True
