@@ -9,7 +9,7 @@ import torch
 from hessian_eigenthings import lanczos, lanczos_tridiagonal
 
 from harness import CLASSES, SHAPE, SPECS, compare, mnist, trained, write
-from lossgeo.curvature import hessian_operator
+from lossgeo.hessian import hessian_operator
 from lossgeo.ladder import leading_eigenpairs
 from lossgeo.models import build
 from lossgeo.numerics import make_deterministic

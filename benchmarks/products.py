@@ -9,7 +9,7 @@ from pyhessian import hessian
 from torch import nn
 
 from harness import CLASSES, SHAPE, SPECS, compare, mnist, trained, usual_loader, usual_model, write
-from lossgeo.curvature import hessian_operator
+from lossgeo.hessian import hessian_operator
 from lossgeo.models import build
 from lossgeo.numerics import make_deterministic
 from lossgeo.objective import make_objective

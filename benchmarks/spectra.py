@@ -6,11 +6,12 @@ from hessian_eigenthings import HessianOperator, lanczos, spectral_density, trac
 from torch import nn
 
 from harness import CLASSES, SHAPE, SPECS, compare, mnist, trained, usual_model, write
-from lossgeo.curvature import hessian_operator, spectrum
+from lossgeo.hessian import hessian_operator
 from lossgeo.models import build
 from lossgeo.numerics import make_deterministic
 from lossgeo.objective import make_objective
 from lossgeo.parameters import flatten
+from lossgeo.spectrum import spectrum
 
 TOP, PROBES, STEPS = 10, 5, 40
 

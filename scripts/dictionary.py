@@ -8,8 +8,8 @@ from lossgeo import job, store, tables
 
 
 def main(snakemake) -> None:
-    columns = {Path(path).stem: pd.read_csv(path, nrows=0) for path in snakemake.input}
-    store.write_csv(tables.dictionary(columns), snakemake.output[0])
+    empty = {Path(path).stem: pd.read_csv(path, nrows=0) for path in snakemake.input}
+    store.write_csv(tables.dictionary(empty), snakemake.output[0])
 
 
 if __name__ == "__main__":

@@ -1,24 +1,21 @@
 """Draw one figure of an experiment as PDF and PNG."""
 
+from importlib import import_module
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 
-from lossgeo import job, plots, store
+from lossgeo import job, store
+from lossgeo.plots.panels import style_of
 
 
 def main(snakemake) -> None:
     config = snakemake.params.config
     tables = {Path(path).stem: pd.read_csv(path) for path in snakemake.input.tables}
-    figure = plots.draw(
-        config["figure"],
-        tables,
-        list(snakemake.input.files),
-        config["experiment"],
-        config["style"],
-    )
-    with matplotlib.rc_context(plots.style_of(config["style"])):
+    draw = getattr(import_module(f"lossgeo.plots.{snakemake.params.family}"), config["figure"])
+    with matplotlib.rc_context(style_of(config["style"])):
+        figure = draw(tables, list(snakemake.input.files), config["experiment"], config["style"])
         for path, metadata in (
             (snakemake.output.pdf, {"CreationDate": None}),
             (snakemake.output.png, {"Software": None}),

@@ -1,14 +1,15 @@
 """Extreme eigenvalues, spectral density and trace of the Hessian at the points of one run."""
 
-from lossgeo import curvature, job, probe
+from lossgeo import job, probe
+from lossgeo.hessian import hessian_operator
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import Evaluation, evaluate
+from lossgeo.spectrum import Spectrum
+from lossgeo.spectrum import spectrum as measure
 from lossgeo.store import Group, Variable
 
 
-def as_group(
-    spectrum: curvature.Spectrum, eigenvectors: int, point: probe.Point, loss: Evaluation
-) -> Group:
+def as_group(spectrum: Spectrum, eigenvectors: int, point: probe.Point, loss: Evaluation) -> Group:
     """A point's spectrum as it is stored, with the loss of the objective there."""
     variables = {}
     for end, pairs in {"top": spectrum.top, "bottom": spectrum.bottom}.items():
@@ -54,8 +55,8 @@ def main(snakemake) -> None:
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name, config["matched_loss"])
-        spectrum = curvature.spectrum(
-            curvature.hessian_operator(objective, point.theta),
+        spectrum = measure(
+            hessian_operator(objective, point.theta),
             **settings,
             generator=torch_generator("spectrum", identity["seed"]),
         )

@@ -17,8 +17,9 @@ from hessian_eigenthings import lanczos
 from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
-from lossgeo.curvature import Eigenpairs, hessian_operator, hessian_products, padded
+from lossgeo.hessian import hessian_operator, hessian_products
 from lossgeo.objective import Objective, make_objective, sample_losses
+from lossgeo.spectrum import Eigenpairs, padded
 
 FEWER = 8  # an importance sample is this part of the samples,
 FEWEST = 500  # but not smaller than this

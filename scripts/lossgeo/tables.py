@@ -1,7 +1,7 @@
 """Tidy tables: one row per observation, from the artefacts of a stage.
 
 Every function takes the paths of one stage's files, in the order in which rows are to appear, and
-returns a DataFrame whose columns `COLUMNS` describes. Rows of runs that diverged, or that never
+returns a DataFrame whose columns `columns.csv` describes. Rows of runs that diverged, or that never
 reached a point, are there with their status and NaN.
 """
 
@@ -30,94 +30,6 @@ SURFACES = {  # kind -> group of the landscape file, coordinates
     "line": ("lines", ("alpha",)),
     "plane": ("planes", ("alpha", "beta")),
     "eigenplane": ("eigenplane", ("alpha", "beta")),
-}
-
-# column -> (unit, what it is)
-COLUMNS = {
-    "model": ("", "name of the model in the config"),
-    "family": ("", "mlp, cnn, or the family of a user's model"),
-    "width": ("1", "hidden units (mlp) or channels of the first convolution (cnn); -1: none given"),
-    "parameters": ("1", "number of parameters P"),
-    "optimizer": ("", "name of the optimizer in the config"),
-    "seed": ("", "seed of initialisation and data order"),
-    "seed_a": ("", "seed of the run at t = 0"),
-    "seed_b": ("", "seed of the run at t = 1"),
-    "point": ("", "point of the run: init, epochN, matched or final"),
-    "status": ("", "ok, diverged, not reached, or no PCA (too few distinct snapshots)"),
-    "samples": ("1", "samples of the objective, or of the subset, that was measured"),
-    "step": ("1", "optimizer steps taken; -1 where the point was not reached"),
-    "epoch": ("1", "epochs trained"),
-    "diverged": ("", "whether theta has stopped being finite"),
-    "train_loss": ("nats", "mean cross-entropy on the training evaluation subset"),
-    "train_accuracy": ("1", "fraction classified correctly on the training evaluation subset"),
-    "test_loss": ("nats", "mean cross-entropy on the test evaluation subset"),
-    "test_accuracy": ("1", "fraction classified correctly on the test evaluation subset"),
-    "steps_to_train_loss": (
-        "1",
-        "steps to the first row of the history whose training loss is at most matched_loss; "
-        "NaN: never",
-    ),
-    "end": ("", "top (largest) or bottom (smallest) eigenvalues"),
-    "subset": ("", "index among the disjoint subsets of as many samples"),
-    "rank": ("1", "1: outermost"),
-    "eigenvalue": ("nats", "eigenvalue of the Hessian of the objective"),
-    "residual": ("nats", "||H v - lambda v|| for the unit vector v that was found"),
-    "converged": ("", "whether the residual is below the config's tolerance times |eigenvalue|"),
-    "trace": ("nats", "Hutchinson estimate of the trace of the Hessian"),
-    "trace_se": ("nats", "its standard error, sqrt(2 / probes) ||H||_F"),
-    "effective_rank": ("1", "participation ratio of the spectrum, tr(H)^2 / ||H||_F^2"),
-    "products": ("1", "Hessian-vector products spent; ladder: those on all of the samples"),
-    "coarse_samples": ("1", "samples drawn by importance to begin with; where few, all of them"),
-    "coarse_products": ("1", "Hessian-vector products on these"),
-    "probe": ("", "index of the Krylov run"),
-    "node": ("nats", "quadrature node of the spectral density"),
-    "weight": ("1", "its weight; the weights of one probe sum to 1"),
-    "surface": ("", "line, plane (random directions) or eigenplane (top two eigenvectors)"),
-    "index": ("", "index of the line or plane"),
-    "cosine": ("1", "cosine of the angle between the axes of a plane"),
-    "curvature": ("nats", "mean second difference at the centre over the spanning directions"),
-    "radius": ("1", "distance, in units of the directions, at which the loss has risen by `rise`"),
-    "radius_censored": ("", "whether a ray left the grid before: the radius is a lower bound"),
-    "anisotropy": ("1", "ratio of the eigenvalues of the quadratic at the centre of a plane"),
-    "convex_fraction": ("1", "fraction of inner grid points with a positive semi-definite Hessian"),
-    "roughness": ("1", "root mean square deviation from the smoothed surface / range of the loss"),
-    "eigenvalue_ratio": (
-        "1",
-        "eigenplane: second difference along the first eigenvector / its eigenvalue",
-    ),
-    "evaluated": ("1", "fraction of the grid points evaluated; the others are interpolated"),
-    "held_out": (
-        "1",
-        "points predicted before they were evaluated (lines: over all of the point's lines)",
-    ),
-    "held_out_rms": ("1", "root mean square of their prediction errors / their standard errors"),
-    "held_out_max": ("1", "the largest of these"),
-    "minima": ("1", "local minima deeper than the config's persistence"),
-    "noise": ("", "normalized (as the config says) or isotropic (the study's own)"),
-    "normalization": ("", "normalisation of the noise: filter, layer, model or none"),
-    "noise_radius": ("1", "scale of the noise in units of its direction"),
-    "rise": ("nats", "mean rise of the loss over the draws"),
-    "rise_se": ("nats", "its standard error over the draws"),
-    "draws": ("1", "number of random directions, each used both ways"),
-    "component": ("1", "principal component"),
-    "explained": ("1", "fraction of the trajectory's variance that the component explains"),
-    "null_model": ("", "random_walk, drift or shuffled"),
-    "null_mean": ("1", "mean of the same fraction over null trajectories"),
-    "null_low": ("1", "2.5th percentile over null trajectories"),
-    "null_high": ("1", "97.5th percentile over null trajectories"),
-    "coordinate_1": ("1", "along component 1, relative to the last snapshot"),
-    "coordinate_2": ("1", "along component 2, relative to the last snapshot"),
-    "residual_distance": ("1", "distance of the snapshot from the plane of components 1 and 2"),
-    "loss": ("nats", "mean cross-entropy of the objective"),
-    "loss_se": ("nats", "its standard error over the samples"),
-    "error": ("1", "fraction classified wrongly"),
-    "error_se": ("1", "its standard error over the samples"),
-    "split": ("", "train or test"),
-    "t": ("1", "position on the path from seed_a (0) to seed_b (1)"),
-    "measure": ("", "loss (in nats) or error (a fraction)"),
-    "barrier": ("nats or 1", "largest height of the path above the chord between its ends"),
-    "barrier_se": ("nats or 1", "its standard error over the samples, paired with the ends"),
-    "barrier_t": ("1", "where on the path it is"),
 }
 
 
@@ -346,15 +258,22 @@ def connectivity_path(paths: Paths) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=PAIR)
 
 
+def columns() -> pd.DataFrame:
+    """The unit and the description of every column, by its name: the file `columns.csv`."""
+    file = Path(__file__).with_name("columns.csv")
+    return pd.read_csv(file, index_col="column", keep_default_na=False)
+
+
 def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One row per column of every table: its unit and what it is."""
+    described = columns()
     return pd.DataFrame(
         [
             {
                 "table": name,
                 "column": column,
-                "unit": COLUMNS[column][0],
-                "description": COLUMNS[column][1],
+                "unit": described.loc[column, "unit"],
+                "description": described.loc[column, "description"],
             }
             for name, table in tables.items()
             for column in table.columns

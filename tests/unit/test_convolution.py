@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from lossgeo import convolution
 from lossgeo.convolution import FastDoubleBackward, conv2d
-from lossgeo.curvature import hessian_operator
+from lossgeo.hessian import hessian_operator
 from lossgeo.objective import make_objective
 
 from .conftest import CLASSES, dense_hessian

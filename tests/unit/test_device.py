@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from lossgeo import curvature, multilevel
+from lossgeo import multilevel
 from lossgeo.directions import random_direction
+from lossgeo.hessian import hessian_operator
 from lossgeo.ladder import leading_eigenpairs
 from lossgeo.objective import evaluate, make_objective
+from lossgeo.spectrum import spectrum
 from lossgeo.surface import centred_grid, plane
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -56,8 +58,8 @@ def test_surfaces_are_the_same(case, objectives):
 
 def test_spectra_are_the_same(case, objectives):
     there, here = (
-        curvature.spectrum(
-            curvature.hessian_operator(objective, case.theta),
+        spectrum(
+            hessian_operator(objective, case.theta),
             top=3,
             bottom=1,
             probes=2,

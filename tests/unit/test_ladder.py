@@ -14,7 +14,7 @@ from torch import nn
 
 from ladder import cut
 from lossgeo import ladder
-from lossgeo.curvature import hessian_operator
+from lossgeo.hessian import hessian_operator
 from lossgeo.ladder import davidson, disjoint_subsets, importance_sample, leading_eigenpairs
 from lossgeo.models import build
 from lossgeo.objective import make_objective, sample_losses

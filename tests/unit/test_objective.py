@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from lossgeo import curvature, directions, ladder, paths, sharpness, surface
+from lossgeo import directions, hessian, ladder, paths, sharpness, surface
 from lossgeo.objective import (
     evaluate,
     evaluate_many,
@@ -283,12 +283,12 @@ def probe_plane(case, d, generator):
 
 
 def probe_hessian(case, d, generator):
-    curvature.hessian_operator(case.objective, case.theta) @ d
-    curvature.gradient(case.objective, case.theta)
+    hessian.hessian_operator(case.objective, case.theta) @ d
+    hessian.gradient(case.objective, case.theta)
 
 
 def probe_ladder(case, d, generator):
-    curvature.hessian_products(case.objective, case.theta, torch.stack([d, -d]))
+    hessian.hessian_products(case.objective, case.theta, torch.stack([d, -d]))
     ladder.leading_eigenpairs(
         case.objective, case.theta, top=2, tolerance=1e-6, generator=generator
     )

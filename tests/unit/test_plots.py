@@ -2,6 +2,7 @@
 
 import io
 import re
+from importlib import import_module
 
 import matplotlib as mpl
 import numpy as np
@@ -10,13 +11,26 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 
-from lossgeo import plots, store, study
+from lossgeo import store, study
+from lossgeo.plots.panels import style_of
 from lossgeo.store import Group, Variable
 
 from .artefacts import MODELS, NAN
 from .test_tables import MAKERS
 
 STYLE = {"column_width": 3.4, "font_size": 8, "dpi": 30, "confidence": 0.95}
+FIGURES = {  # and the module that draws them
+    "training": "training",
+    "lines": "surfaces",
+    "planes": "surfaces",
+    "surfaces": "surfaces",
+    "spectra": "spectra",
+    "eigenvalues": "spectra",
+    "ladder": "spectra",
+    "flatness": "flatness",
+    "connectivity": "paths",
+    "trajectory": "trajectories",
+}
 FILES = {  # the files that a figure reads beside the tables
     "lines": "landscape",
     "planes": "landscape",
@@ -82,13 +96,20 @@ def draw(name, tables, artefacts, experiment, style=STYLE, **changes):
         for path in artefacts.get(FILES.get(name), [])
         if path.parts[-4] in experiment["models"] and path.parts[-3] in experiment["optimizers"]
     ]
-    return plots.draw(name, tables, wanted, experiment, style)
+    return figure_of(name, tables, wanted, experiment, style)
+
+
+def figure_of(name, tables, files, experiment, style=STYLE):
+    """As scripts/figure.py draws it."""
+    with mpl.rc_context(style_of(style)):
+        function = getattr(import_module(f"lossgeo.plots.{FIGURES[name]}"), name)
+        return function(tables, files, experiment, style)
 
 
 def saved(figure, suffix: str) -> bytes:
     """As scripts/figure.py saves it."""
     metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}[suffix]
-    with mpl.rc_context(plots.style_of(STYLE)):
+    with mpl.rc_context(style_of(STYLE)):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix, metadata=metadata)
     return buffer.getvalue()
@@ -102,7 +123,7 @@ def words(figure) -> str:
     ("name", "experiment"),
     [
         (name, experiment)
-        for name in plots.FIGURES
+        for name in FIGURES
         for experiment in ("architecture", "optimizer", "diverged")
         if name != "connectivity" or experiment == "architecture"  # the others connect nothing
     ],
@@ -120,7 +141,7 @@ def test_a_figure_is_drawn_without_a_warning_and_says_how_much_it_shows(
             assert "_" not in label, "axes are labelled in words"
 
 
-@pytest.mark.parametrize("name", [n for n in plots.FIGURES if n != "connectivity"])
+@pytest.mark.parametrize("name", [n for n in FIGURES if n != "connectivity"])
 def test_a_single_seed_is_drawn_too(one_seed, tmp_path, name):
     tables = read_back(one_seed, tmp_path)
     figure = draw(name, tables, one_seed, "small")
@@ -285,7 +306,7 @@ def broken(tmp_path):
 
 def draw_lines(paths, optimizers):
     experiment = EXPERIMENTS["small"] | {"optimizers": optimizers}
-    return plots.draw("lines", {}, paths, experiment, STYLE)
+    return figure_of("lines", {}, paths, experiment, STYLE)
 
 
 def test_only_whole_lines_are_averaged(broken):

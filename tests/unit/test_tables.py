@@ -47,7 +47,7 @@ def made(artefacts) -> dict[str, pd.DataFrame]:
 def test_every_column_has_a_unit_and_a_description(made, name):
     assert len(made[name])
     for column in made[name].columns:
-        unit, description = tables.COLUMNS[column]
+        unit, description = tables.columns().loc[column]
         assert description
         numeric = pd.api.types.is_float_dtype(made[name][column])
         assert unit or not numeric, f"{column} is a number without a unit"
@@ -61,7 +61,7 @@ def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
     table = MAKERS[name]({"trajectory": [], "pairs": []})
     assert len(table) == 0
     assert len(table.columns)
-    assert set(table.columns) <= set(tables.COLUMNS)
+    assert set(table.columns) <= set(tables.columns().index)
 
 
 MEASURED = ("eigenvalues", "curvature", "spectrum", "landscape", "flatness")
@@ -90,7 +90,7 @@ def test_a_table_survives_its_csv(made, name, tmp_path):
 
 def test_every_description_is_of_a_column_that_exists(made):
     used = {column for table in made.values() for column in table.columns}
-    assert set(tables.COLUMNS) == used
+    assert set(tables.columns().index) == used
 
 
 def test_the_dictionary_has_a_row_for_every_column_of_every_table(made):

@@ -113,7 +113,7 @@ def test_an_artefact_says_what_it_depends_on(built):
     with h5py.File(built / RESULTS / "runs/own/momentum/seed1/hessian.h5") as file:
         attributes = dict(file.attrs)
     assert json.loads(attributes["config"])["hessian"]["steps"] == 8
-    assert "lossgeo/curvature.py" in json.loads(attributes["code"])
+    assert "lossgeo/hessian.py" in json.loads(attributes["code"])
     assert len(json.loads(attributes["inputs"])["snapshots"]) == 64
     assert json.loads(attributes["versions"])["torch"]
     assert attributes["seed"] == 1

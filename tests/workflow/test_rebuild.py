@@ -115,7 +115,7 @@ def test_the_split_of_the_objective_is_the_ladders_too(copy):
 
 
 def test_an_edited_module_reruns_the_stages_that_import_it(copy):
-    with open(copy / "scripts" / "lossgeo" / "curvature.py", "a") as module:
+    with open(copy / "scripts" / "lossgeo" / "hessian.py", "a") as module:
         module.write("\n# edited\n")
     plan = planned(copy)
     # landscape reads the eigenvectors
@@ -124,7 +124,7 @@ def test_an_edited_module_reruns_the_stages_that_import_it(copy):
 
 
 def test_an_edited_figure_module_redraws_figures_only(copy):
-    with open(copy / "scripts" / "lossgeo" / "plots.py", "a") as module:
+    with open(copy / "scripts" / "lossgeo" / "plots" / "panels.py", "a") as module:
         module.write("\n# edited\n")
     plan = planned(copy)
     assert plan

@@ -29,17 +29,25 @@ def prepare_config(config):
         raise WorkflowError(study.explain(error.__context__)) from None
 
 
-def get_code(script, model=None):
+def get_code(script, model=None, module=None):
     """Digests of a script and of all of the project's modules that it reaches.
 
-    With the name of a `model` that has a factory, those of the factory's modules as well.
+    So are those of a `module` that it imports by name, and with the name of a `model` that has a
+    factory those of the factory's modules.
     """
     scripts = Path(workflow.basedir, "scripts")
     code = digest.code_digests(scripts / script, scripts)
+    if module:
+        code |= digest.module_digests(module, scripts)
     factory = config["models"][model].get("factory") if model else None
     if factory:
         code |= digest.module_digests(factory.partition(":")[0], Path.cwd())
     return code
+
+
+def get_file_digest(path):
+    """The digest of a file of data beside the code."""
+    return {path: data.sha256(Path(workflow.basedir, "scripts", path))}
 
 
 def get_section(**entries):

@@ -1,18 +1,19 @@
-# figure -> the stage that an experiment must have, the tables and the run files that it reads
+# figure -> its module of lossgeo.plots, the stage that an experiment must have, the tables and the
+# run files that it reads
 FIGURES = {
-    "training": (None, ["history"], None),
-    "lines": ("landscape", [], "landscape.h5"),
-    "planes": ("landscape", [], "landscape.h5"),
-    "surfaces": ("landscape", [], "landscape.h5"),
-    "spectra": ("hessian", ["spectrum", "eigenvalues"], None),
-    "eigenvalues": ("hessian", ["eigenvalues", "curvature"], None),
-    "ladder": ("ladder", ["ladder"], None),
-    "flatness": ("flatness", ["flatness"], None),
-    "connectivity": ("connectivity", ["connectivity_path"], None),
-    "trajectory": ("trajectory", ["trajectory"], "trajectory.h5"),
+    "training": ("training", None, ["history"], None),
+    "lines": ("surfaces", "landscape", [], "landscape.h5"),
+    "planes": ("surfaces", "landscape", [], "landscape.h5"),
+    "surfaces": ("surfaces", "landscape", [], "landscape.h5"),
+    "spectra": ("spectra", "hessian", ["spectrum", "eigenvalues"], None),
+    "eigenvalues": ("spectra", "hessian", ["eigenvalues", "curvature"], None),
+    "ladder": ("spectra", "ladder", ["ladder"], None),
+    "flatness": ("flatness", "flatness", ["flatness"], None),
+    "connectivity": ("paths", "connectivity", ["connectivity_path"], None),
+    "trajectory": ("trajectories", "trajectory", ["trajectory"], "trajectory.h5"),
 }
 
-for figure, (stage, tables, run_file) in FIGURES.items():
+for figure, (family, stage, tables, run_file) in FIGURES.items():
 
     rule:
         name:
@@ -36,7 +37,8 @@ for figure, (stage, tables, run_file) in FIGURES.items():
             "../../envs/figures.yaml"
         params:
             config=partial(get_figure_section, figure=figure),
-            code=get_code("figure.py"),
+            family=family,
+            code=get_code("figure.py", module=f"lossgeo.plots.{family}"),
         message:
             f"figure {figure} of {{wildcards.experiment}}"
         script:
@@ -48,7 +50,7 @@ rule figures:
         [
             f"{RESULTS}/figures/{name}/{figure}.{format}"
             for name, experiment in config["experiments"].items()
-            for figure, (stage, *_) in FIGURES.items()
+            for figure, (_, stage, *_) in FIGURES.items()
             if stage is None or stage in experiment["stages"]
             for format in ("pdf", "png")
         ],

@@ -68,7 +68,7 @@ rule dictionary:
     conda:
         "../../envs/tables.yaml"
     params:
-        code=get_code("dictionary.py"),
+        code=get_code("dictionary.py") | get_file_digest("lossgeo/columns.csv"),
     message:
         "data dictionary"
     script:

@@ -1,0 +1,107 @@
+"""The Hessian of an objective and its gradient, as products: nothing of size P x P is ever made."""
+
+from collections.abc import Iterator
+
+import torch
+from hessian_eigenthings import LambdaOperator
+from torch import Tensor
+
+from lossgeo.convolution import FastDoubleBackward
+from lossgeo.models import in_memory_format
+from lossgeo.objective import Objective, loss_of_block
+from lossgeo.parameters import Layout, unflatten
+
+
+def hessian_operator(
+    objective: Objective, theta: Tensor, weights: Tensor | None = None
+) -> LambdaOperator:
+    """H = grad^2 L(theta), (P, P), as a matrix-free operator: `operator @ v` is H v.
+
+    The forward pass and the first backward pass do not depend on v, so their graph is built once
+    per block and kept; a product then costs one backward pass through it:
+    H v = grad (g' v), g = grad L (Pearlmutter 1994). Memory grows with the number of samples.
+    Convolutions are those of `convolution`, in torch's contiguous layout: unlike the forward pass
+    alone, backward passes through backward passes are slower in channels_last.
+
+    `weights` (N,) of the samples in L take the place of 1 / N.
+    """
+    leaves = _leaves(objective, theta)
+    kept = list(_gradients(objective, leaves, weights))
+
+    def matvec(v: Tensor) -> Tensor:
+        total = torch.zeros_like(v)
+        for gradient_parts in kept:
+            total += _product(gradient_parts, leaves, v, objective.layout)
+        return total
+
+    return LambdaOperator(
+        matvec, objective.layout.size, device=objective.device, dtype=objective.dtype
+    )
+
+
+def hessian_products(objective: Objective, theta: Tensor, vectors: Tensor) -> Tensor:
+    """H v for each of k vectors (k, P), in one pass over the samples: (k, P).
+
+    Each block's graph serves all k and is then let go: memory does not grow with the samples.
+    """
+    leaves = _leaves(objective, theta)
+    images = torch.zeros_like(vectors)
+    for gradient_parts in _gradients(objective, leaves):
+        for v, image in zip(vectors, images, strict=True):
+            image += _product(gradient_parts, leaves, v, objective.layout)
+    return images
+
+
+def gradient(objective: Objective, theta: Tensor) -> Tensor:
+    """grad L(theta), (P,)."""
+    leaves = _leaves(objective, theta)
+    total = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
+    for inputs, targets in objective.blocks:
+        loss = loss_of_block(objective, leaves, inputs, targets)
+        total += _joined(torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True))
+    return total
+
+
+def _leaves(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
+    """theta (P,) as named tensors to differentiate by."""
+    named = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
+    return {name: part.clone().requires_grad_() for name, part in named.items()}
+
+
+def _gradients(
+    objective: Objective, leaves: dict[str, Tensor], weights: Tensor | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Per block: its share of grad L, with the graph; only the parts that depend on theta."""
+    shares = [None] * len(objective.blocks)
+    if weights is not None:
+        shares = weights.to(objective.device, objective.dtype).split(
+            [len(targets) for _, targets in objective.blocks]
+        )
+    for (inputs, targets), share in zip(objective.blocks, shares, strict=True):
+        inputs = in_memory_format(inputs, torch.contiguous_format)
+        with FastDoubleBackward():
+            loss = loss_of_block(objective, leaves, inputs, targets, share)
+        parts = torch.autograd.grad(
+            loss, tuple(leaves.values()), create_graph=True, materialize_grads=True
+        )
+        yield {name: part for name, part in zip(leaves, parts, strict=True) if part.requires_grad}
+
+
+def _product(
+    gradient_parts: dict[str, Tensor], leaves: dict[str, Tensor], v: Tensor, layout: Layout
+) -> Tensor:
+    """grad (g' v), (P,), for a gradient g with its graph, which is kept."""
+    parts = unflatten(v, layout)
+    product = torch.autograd.grad(
+        tuple(gradient_parts.values()),
+        tuple(leaves.values()),
+        [parts[name] for name in gradient_parts],
+        retain_graph=True,
+        materialize_grads=True,
+    )
+    return _joined(product)
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """One vector (P,) of tensors in the layout's order."""
+    return torch.cat([part.reshape(-1) for part in parts])

@@ -1,0 +1,233 @@
+"""The one style of all figures, and what their panels have in common.
+
+A figure is a function of `tables` (name -> DataFrame), `files` (paths of surface files), the
+`experiment` whose runs it shows (see `study.get_shown`) and the `style`, and returns a matplotlib
+Figure. An experiment with one optimizer is about models: panels are families and colours are
+models. With several optimizers, panels are models and colours are optimizers.
+
+Intervals are Student's t over seeds from three seeds on; with two seeds the range is drawn. What
+is not finite is left out and named on the panel.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from lossgeo import store
+from lossgeo.statistics import mean_interval
+
+Tables = Mapping[str, pd.DataFrame]
+Files = Sequence[Path | str]
+
+# Okabe and Ito's colours, which stay apart for colour-blind readers and in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+SURFACE_COLOURS = "viridis"
+
+
+def style_of(style: Mapping) -> dict:
+    """The rcParams of the config's figure style."""
+    size = style["font_size"]
+    return {
+        "font.size": size,
+        "axes.titlesize": size,
+        "axes.labelsize": size,
+        "legend.fontsize": size - 1,
+        "xtick.labelsize": size - 1,
+        "ytick.labelsize": size - 1,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.2,
+        "lines.markersize": 3.5,
+        "legend.frameon": False,
+        "figure.dpi": style["dpi"],
+        "savefig.dpi": style["dpi"],
+        "svg.hashsalt": "lossgeo",
+        "figure.constrained_layout.use": True,
+    }
+
+
+def axes_grid(
+    style: Mapping, rows: int, columns: int, height: float, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure of two print columns' width with rows x columns axes of a height in inches."""
+    figure = Figure(figsize=(2.1 * style["column_width"], height * rows + 0.35))
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def rows_of(frame: pd.DataFrame, experiment: Mapping) -> pd.DataFrame:
+    """The experiment's rows."""
+    return frame[
+        frame["model"].isin(experiment["models"])
+        & frame["optimizer"].isin(experiment["optimizers"])
+    ]
+
+
+def rows_at(frame: pd.DataFrame, point: str) -> pd.DataFrame:
+    return frame[frame["point"] == point]
+
+
+def panels_of(frame: pd.DataFrame, experiment: Mapping) -> dict[str, list[tuple]]:
+    """Panel title -> (label, colour, rows) of its series, in the experiment's order."""
+    about_models = len(experiment["optimizers"]) == 1
+    panel, hue = ("family", "model") if about_models else ("model", "optimizer")
+    order = experiment["models"] if about_models else experiment["optimizers"]
+    titles = in_order(frame["family"]) if about_models else experiment["models"]
+    panels = {}
+    for title in titles:
+        part = frame[frame[panel] == title]
+        present = [name for name in order if name in set(part[hue])]
+        series = [
+            (name, COLOURS[number % len(COLOURS)], part[part[hue] == name])
+            for number, name in enumerate(present)
+        ]
+        if series:
+            panels[title.upper() if title in ("mlp", "cnn") else title] = series
+    return panels
+
+
+def in_order(values: pd.Series) -> list:
+    return list(dict.fromkeys(values))
+
+
+def intervals(
+    rows: pd.DataFrame, x: str, y: str, style: Mapping, *, log: bool = False
+) -> pd.DataFrame:
+    """Mean and interval of y over seeds at each x; with two seeds the range."""
+    out = {}
+    for value, part in rows.groupby(x):
+        values = part[y].to_numpy()
+        values = values[np.isfinite(values) & ((values > 0) | (not log))]
+        interval = mean_interval(values, style["confidence"], log=log)
+        low, high = interval.low, interval.high
+        if interval.n == 2:
+            low, high = values.min(), values.max()
+        out[value] = {"mean": interval.mean, "low": low, "high": high}
+    return pd.DataFrame.from_dict(out, orient="index").sort_index()
+
+
+def run_of(path: Path | str) -> dict:
+    attributes = store.attributes(path)
+    return {name: attributes[name] for name in ("model", "family", "width", "optimizer", "seed")}
+
+
+def first_seed(files: Files, experiment: Mapping) -> dict[tuple[str, str], Path | str]:
+    """(model, optimizer) -> the file of its first seed, in the experiment's order."""
+    found: dict[tuple[str, str], Path | str] = {}
+    for path in files:
+        identity = run_of(path)
+        found.setdefault((identity["model"], identity["optimizer"]), path)
+    return {cell: found[cell] for cell in cells_of(experiment) if cell in found}
+
+
+def cells_of(experiment: Mapping) -> list[tuple[str, str]]:
+    """(model, optimizer) in the experiment's order."""
+    return [(m, o) for m in experiment["models"] for o in experiment["optimizers"]]
+
+
+def cell_name(cell: tuple[str, str], experiment: Mapping) -> str:
+    model, optimizer = cell
+    return model if len(experiment["optimizers"]) == 1 else f"{model}, {optimizer}"
+
+
+def loss_norm(losses: list[np.ndarray]) -> LogNorm:
+    """A logarithmic colour scale over all finite losses, at most four decades down from the top."""
+    values = np.concatenate([np.ravel(loss) for loss in losses]) if losses else np.array([1.0])
+    values = values[np.isfinite(values) & (values > 0)]
+    if not len(values):
+        return LogNorm(0.1, 1.0)
+    return LogNorm(max(values.min(), values.max() / 1e4), max(values.max(), values.min() * 1.01))
+
+
+def contours(axis: Axes, group: store.Group, loss: np.ndarray, norm: LogNorm):
+    """Filled contours with alpha to the right and beta upwards; None where nothing is finite."""
+    if not np.isfinite(loss).any():
+        return None
+    alphas, betas = group.variables["alpha"].values, group.variables["beta"].values
+    levels = np.geomspace(norm.vmin, norm.vmax, 17)
+    shown = np.ma.masked_invalid(np.clip(loss, norm.vmin, norm.vmax)).T
+    axis.set_facecolor("0.85")
+    filled = axis.contourf(alphas, betas, shown, levels, norm=norm, cmap=SURFACE_COLOURS)
+    axis.contour(alphas, betas, shown, levels[::2], colors="white", linewidths=0.3)
+    return filled
+
+
+def colorbar(figure: Figure, mappable, axes: list[Axes]) -> None:
+    """The colour scale of the loss beside these axes, labelled with plain numbers."""
+    bar = figure.colorbar(
+        mappable, ax=axes, label="loss (nats)", fraction=0.05, shrink=0.8, aspect=15, pad=0.01
+    )
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+
+
+def plain_log(axis: Axis) -> None:
+    """Decimal labels on a logarithmic axis: 1, 2, 5 per decade where it spans less than two."""
+    low, high = axis.get_view_interval()
+    if low > 0 and high / low < 1e3:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e2 else (1, 3)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_locator(NullLocator())
+
+
+def title_and_legend(axis: Axes, title: str) -> None:
+    """A title, and under it, above the panel, the legend: nothing covers the curves."""
+    handles, labels = axis.get_legend_handles_labels()
+    columns = 2 if sum(map(len, labels)) > 21 else 4
+    if handles:
+        axis.legend(
+            loc="lower center",
+            bbox_to_anchor=(0.5, 0.98),
+            ncols=min(columns, len(handles)),
+            handlelength=1.2,
+            columnspacing=1.0,
+            borderpad=0.1,
+        )
+    lines = -(-len(handles) // columns)
+    axis.set_title(title, pad=4 + lines * 1.5 * matplotlib.rcParams["legend.fontsize"])
+
+
+def name_missing(axis: Axes, rows: pd.DataFrame, quantity: str) -> None:
+    """Write on the panel which runs have nothing finite to show."""
+    finite = rows.assign(finite=np.isfinite(rows[quantity]))
+    runs = finite.groupby(["model", "optimizer", "seed"], sort=False)["finite"]
+    shown = runs.last() if "epoch" in rows else runs.any()
+    missing = [f"{m}/{o} seed {s}" for (m, o, s), finite in shown.items() if not finite]
+    if missing:
+        write_on(
+            axis, "not finite:\n" + "\n".join(missing[:4]) + ("\n…" if len(missing) > 4 else "")
+        )
+
+
+def count_nonpositive(axis: Axes, values: pd.Series) -> None:
+    """Write on a logarithmic panel how many values it cannot show."""
+    if hidden := int((values <= 0).sum()):
+        write_on(axis, f"{hidden} of {len(values)} not positive")
+
+
+def write_on(axis: Axes, text: str) -> None:
+    axis.text(0.03, 0.03, text, transform=axis.transAxes, fontsize="x-small", color="#B00020")
+
+
+def seeds_note(frame: pd.DataFrame, style: Mapping) -> str:
+    seeds = frame["seed"].nunique()
+    if seeds < 2:
+        return "One seed: no interval."
+    kind = f"{100 * style['confidence']:g} % t interval" if seeds > 2 else "range"
+    return f"Mean and {kind} over {seeds} seeds."
+
+
+def with_note(figure: Figure, style: Mapping, note: str) -> Figure:
+    """The figure with what its intervals, points and n are, in one line below."""
+    figure.supxlabel(note, fontsize=style["font_size"] - 1.5, color="0.35", x=0.01, ha="left")
+    return figure
