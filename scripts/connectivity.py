@@ -1,4 +1,7 @@
-"""The straight line between the same point of two seeds, on both splits."""
+"""The straight line between the same point of two seeds, on both splits.
+
+The samples are those of the first seed.
+"""
 
 import numpy as np
 
@@ -40,7 +43,9 @@ def main(snakemake) -> None:
     t = np.linspace(0.0, 1.0, config["connectivity"]["points"])
     groups = {}
     for split in ("train", "test"):
-        objective = probe.load_objective(snakemake.input.data, config, split, config["samples"])
+        objective = probe.load_objective(
+            snakemake.input.data, config, split, config["samples"], seed=identities[0]["seed"]
+        )
         profile = paths.profile(objective, paths.straight_line(a.theta, b.theta), t)
         print(f"{split}: loss barrier {profile.loss_barrier.height:.4g} nats")
         groups[split] = as_group(profile)

@@ -13,7 +13,9 @@ def main(snakemake) -> None:
     config, snapshots = snakemake.params.config, snakemake.input.snapshots
     settings = config["flatness"]
     identity = probe.run_identity(snapshots)
-    objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
+    objective = probe.load_objective(
+        snakemake.input.data, config, **config["objective"], seed=identity["seed"]
+    )
     noises = {
         "normalized": (settings["normalization"], np.array(settings["radii"])),
         "isotropic": ("none", np.array([settings["noise"]])),

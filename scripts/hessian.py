@@ -50,7 +50,9 @@ def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, snapshots = snakemake.params.config, snakemake.input.snapshots
     identity = probe.run_identity(snapshots)
-    objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
+    objective = probe.load_objective(
+        snakemake.input.data, config, **config["objective"], seed=identity["seed"]
+    )
     settings = {key: config["hessian"][key] for key in config["hessian"] if key != "eigenvectors"}
     groups = {}
     for name in config["points"]:

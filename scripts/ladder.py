@@ -20,9 +20,9 @@ class Rung(NamedTuple):
     chosen: np.ndarray
 
 
-def cut(samples: int, settings: dict, split: str) -> list[Rung]:
-    """Every subset, of that many samples of a split: the same for all runs."""
-    order = numpy_generator("ladder", split).permutation(samples)
+def cut(samples: int, settings: dict, split: str, seed: int) -> list[Rung]:
+    """Every subset, of that many samples of a split: the same for all runs of a seed."""
+    order = numpy_generator("ladder", split, seed).permutation(samples)
     subsets = disjoint_subsets(order, settings["samples"], settings["subsets"])
     return [
         Rung(size, number, chosen)
@@ -72,7 +72,7 @@ def main(snakemake) -> None:
     device = choose_device(config["device"])
     model = build(config["model"], *probe.load_shape(snakemake.input.data))
     inputs, targets = probe.load_split(snakemake.input.data, config["data"], split)
-    rungs = cut(len(targets), settings, split)
+    rungs = cut(len(targets), settings, split, identity["seed"])
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name, config["matched_loss"])

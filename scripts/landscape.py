@@ -167,7 +167,7 @@ def main(snakemake) -> None:
     config, snapshots = snakemake.params.config, snakemake.input.snapshots
     identity = probe.run_identity(snapshots)
     settings, estimator, seed = config["landscape"], config["estimator"], identity["seed"]
-    objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
+    objective = probe.load_objective(snakemake.input.data, config, **config["objective"], seed=seed)
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name, config["matched_loss"])

@@ -32,7 +32,7 @@ def main(snakemake) -> None:
     layout = layout_of(model)
     evaluation = {
         split: probe.load_objective(
-            files, config, split, config["evaluation_samples"], purpose="evaluation"
+            files, config, split, config["evaluation_samples"], seed=seed, purpose="evaluation"
         )
         for split in ("train", "test")
     }

@@ -18,7 +18,9 @@ def main(snakemake) -> None:
     finite = np.isfinite(run["theta"].values).all(axis=1)
     snapshots = run["theta"].values[finite]
     status = "ok" if finite.all() else "diverged"
-    objective = probe.load_objective(snakemake.input.data, config, **config["objective"])
+    objective = probe.load_objective(
+        snakemake.input.data, config, **config["objective"], seed=identity["seed"]
+    )
     groups = {}
     try:
         pca = trajectory.pca(snapshots, components)

@@ -35,19 +35,22 @@ def load_split(
     split: str,
     samples: int | None = None,
     *,
+    seed: int | None = None,
     purpose: str = "objective",
 ) -> tuple[Tensor, Tensor]:
     """Inputs (n, 1, height, width) and targets (n,) of a split of the data set in `files`.
 
     `files` are the four of `data.FILES`, in that order. `data` is what `study.get_data_spec`
-    returns: which seeded subset of the files the study calls
-    its split. `samples` draws a further subset of that, of at most that size, which belongs to
-    `purpose`: two purposes draw independently.
+    returns: which seeded subset of the files the study calls its split. `samples` draws a further
+    subset of that, of at most that size, which belongs to `purpose` and to the run's `seed`: two
+    purposes and two seeds draw independently, so that intervals over seeds contain the choice of
+    the samples; models and optimizers of one seed share them, so that they can be compared in
+    pairs.
     """
     pixels, classes = load(*files[SPLITS[split]])
     chosen = subset(len(pixels), data[f"{split}_samples"], generator=numpy_generator("data", split))
     if samples is not None and samples < len(chosen):
-        generator = numpy_generator(purpose, split)
+        generator = numpy_generator(purpose, split, seed)
         chosen = chosen[subset(len(chosen), samples, generator=generator)]
     return as_tensors(pixels[chosen], classes[chosen], data["mean"], data["std"])
 
@@ -64,15 +67,16 @@ def load_objective(
     split: str,
     samples: int,
     *,
+    seed: int,
     purpose: str = "objective",
 ) -> Objective:
-    """The objective of a model on a fixed, seeded subset of a split: the same one for every run.
+    """The objective of a model on a fixed subset of a split: the same one for every run of a seed.
 
     `config` says which `model`, on which `data` from `files`, and on which `device`.
     """
     return make_objective(
         build(config["model"], *load_shape(files)),
-        *load_split(files, config["data"], split, samples, purpose=purpose),
+        *load_split(files, config["data"], split, samples, seed=seed, purpose=purpose),
         device=choose_device(config["device"]),
     )
 
