@@ -26,7 +26,7 @@ from lossgeo.plots.panels import (
     title_and_legend,
     with_note,
 )
-from lossgeo.statistics import density
+from lossgeo.quadrature import density
 
 LINEAR = 0.1  # nats; spectra are linear within it and logarithmic beyond
 DENSITY_WIDTH = 0.1  # of the Gaussian that smooths spectra, in asinh(lambda / LINEAR)
