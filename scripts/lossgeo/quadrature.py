@@ -64,7 +64,7 @@ def _bounds(nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray) -> tuple:
     scale = np.abs(nodes).max() or 1.0
     with np.errstate(divide="ignore"):
         tau = 1 / (last**2 / (grid[:, None] - nodes)).sum(1)  # 0 where x is a node
-    # A rule has a node at infinity where the sum is 0. Nearby, the next points' rules serve as well.
+    # Where the sum is 0 the rule has a node at infinity: those of the next points serve as well.
     tau = np.clip(tau, -1e3 * scale, 1e3 * scale)
     places, vectors = np.linalg.eigh(
         np.diag(nodes) + tau[:, None, None] * np.outer(last, last)

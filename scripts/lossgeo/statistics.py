@@ -1,6 +1,5 @@
 """Intervals over seeds, directions and draws."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Quadratures of a spectrum: densities that integrate to one, bounds that hold for dense spectra."""
+"""Quadratures of a spectrum: densities integrate to one, bounds hold for dense spectra."""
 
 import math
 
@@ -27,7 +27,7 @@ def measure(eigenvalues: np.ndarray, masses: np.ndarray, x: np.ndarray) -> tuple
     """F(x-) and F(x) of the measure itself."""
     shares = masses / masses.sum()
     before, up_to = (
-        ((compare(eigenvalues, x[:, None])) * shares).sum(1) for compare in (np.less, np.less_equal)
+        (compare(eigenvalues, x[:, None]) * shares).sum(1) for compare in (np.less, np.less_equal)
     )
     return before, up_to
 
