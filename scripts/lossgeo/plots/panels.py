@@ -200,14 +200,17 @@ def title_and_legend(axis: Axes, title: str) -> None:
     axis.set_title(title, pad=4 + lines * 1.5 * matplotlib.rcParams["legend.fontsize"])
 
 
-def legend_of_all(figure: Figure) -> None:
-    """One legend above all panels, with every label that any of them has."""
+def legend_of_all(figure: Figure, order: Sequence[str]) -> None:
+    """One legend above all panels of every label that any of them has; those of `order` first."""
     found = {}
     for axis in figure.axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    if found:
-        figure.legend(found.values(), found, loc="outside upper center", ncols=min(len(found), 6))
+    labels = [label for label in order if label in found]
+    labels += [label for label in found if label not in labels]
+    if labels:
+        handles = [found[label] for label in labels]
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
 
 
 def name_missing(axis: Axes, rows: pd.DataFrame, quantity: str) -> None:
@@ -263,11 +266,12 @@ def write_on(axis: Axes, text: str) -> None:
         return
     axis.text(
         0.03,
-        0.03,
+        0.04,
         text,
         transform=axis.transAxes,
         fontsize="x-small",
         color="#B00020",
+        zorder=2.4,  # over the curves and under the axes' lines
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
     )
 

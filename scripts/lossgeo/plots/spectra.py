@@ -204,7 +204,8 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
                 _estimates(axis, part, colour, marker, group, style, join=by_width)
             _draw_ceilings(axis, ceilings[name], None if by_width else experiment["optimizers"])
             axis.set_yscale("log")
-            name_missing(axis, at, "value")
+            first = row[0] is axes[0, 0]  # it names what was not reached, for all rows
+            name_missing(axis, at if first else at[at["status"] == "ok"], "value")
             count_nonpositive(axis, at["value"])
         row[0].set_ylabel(name)
     for row in axes:
@@ -222,7 +223,7 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
             axis.tick_params("x", rotation=20)
             axis.set_xlim(-0.5, len(experiment["optimizers"]) - 0.5)
         axis.set_xlabel("width (hidden units, or channels)" if by_width else "optimizer")
-    legend_of_all(figure)
+    legend_of_all(figure, groups)
     note = (
         seeds_note(hessian, style, log=True) + " Bars of single runs: standard error over samples. "
         "Hollow: not converged, not in the mean."
@@ -301,8 +302,8 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
         axis.set_xlabel("samples")
     note = (
         f"Dots: disjoint subsets of the {frame['split'].iloc[0]} split, the same for all models "
-        "and optimizers of a seed; bars: standard error over samples; hollow: not converged, not in "
-        "the mean. " + seeds_note(frame, style, log=True)
+        "and optimizers of a seed; bars: standard error over samples; hollow: not converged, not "
+        "in the mean. " + seeds_note(frame, style, log=True)
     )
     return with_note(figure, style, note)
 
