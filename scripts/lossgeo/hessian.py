@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import torch
 from hessian_eigenthings import LambdaOperator
+from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
 from lossgeo.convolution import FastDoubleBackward
 from lossgeo.models import in_memory_format
-from lossgeo.objective import Objective, loss_of_block
-from lossgeo.parameters import Layout, unflatten
+from lossgeo.objective import Objective, leaves_of, loss_of_block
+from lossgeo.parameters import Layout, join, unflatten
 
 
 def hessian_operator(
@@ -25,7 +26,7 @@ def hessian_operator(
 
     `weights` (N,) of the samples in L take the place of 1 / N.
     """
-    leaves = _leaves(objective, theta)
+    leaves = leaves_of(objective, theta)
     kept = list(_gradients(objective, leaves, weights))
 
     def matvec(v: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ def hessian_products(objective: Objective, theta: Tensor, vectors: Tensor) -> Te
 
     Each block's graph serves all k and is then let go: memory does not grow with the samples.
     """
-    leaves = _leaves(objective, theta)
+    leaves = leaves_of(objective, theta)
     images = torch.zeros_like(vectors)
     for gradient_parts in _gradients(objective, leaves):
         for v, image in zip(vectors, images, strict=True):
@@ -52,20 +53,57 @@ def hessian_products(objective: Objective, theta: Tensor, vectors: Tensor) -> Te
     return images
 
 
+def sample_forms(
+    objective: Objective, theta: Tensor, vectors: Tensor, others: Tensor | None = None
+) -> Tensor:
+    """v'H_i v of every sample i, for each of k vectors (k, P): (k, N) float64.
+
+    H_i is the Hessian of sample i's own loss and H their mean, so that the mean over samples is
+    v'H v and s / sqrt(N) is its standard error over samples. For an eigenvector that is to first
+    order the standard error of its eigenvalue, if no other eigenvalue is near. With `others`
+    (k, P), w_i'H_i v_i in place of v_i'H_i v_i.
+
+    With weights s_i in the loss, sum_i s_i w'H_i v is a derivative like any other, and its own
+    derivative by s is what is asked for: about the cost of two products with H for each vector.
+    """
+    leaves = leaves_of(objective, theta)
+    others = vectors if others is None else others
+    forms = torch.empty(len(vectors), objective.samples, dtype=torch.float64)
+    at = 0
+    for inputs, targets in objective.blocks:
+        weights = torch.ones(len(targets), dtype=objective.dtype, device=objective.device)
+        gradient_parts = _gradient_parts(
+            objective, leaves, inputs, targets, weights.requires_grad_()
+        )
+        for form, v, w in zip(forms, vectors, others, strict=True):
+            product = _product(gradient_parts, leaves, v, objective.layout, create_graph=True)
+            (each,) = torch.autograd.grad(product @ w, weights, retain_graph=True)
+            form[at : at + len(targets)] = each
+        at += len(targets)
+    return forms
+
+
+def scaled(operator: CurvatureOperator, scale: Tensor) -> LambdaOperator:
+    """D H D for an operator H and D = diag(scale), scale (P,): H in other units of the parameters.
+
+    Its eigenvalues are those of D^2 H, the curvature under the metric D^-2.
+    """
+    return LambdaOperator(
+        lambda v: scale * operator.matvec(scale * v),
+        operator.size,
+        device=operator.device,
+        dtype=operator.dtype,
+    )
+
+
 def gradient(objective: Objective, theta: Tensor) -> Tensor:
     """grad L(theta), (P,)."""
-    leaves = _leaves(objective, theta)
+    leaves = leaves_of(objective, theta)
     total = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
     for inputs, targets in objective.blocks:
         loss = loss_of_block(objective, leaves, inputs, targets)
-        total += _joined(torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True))
+        total += join(torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True))
     return total
-
-
-def _leaves(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
-    """theta (P,) as named tensors to differentiate by."""
-    named = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
-    return {name: part.clone().requires_grad_() for name, part in named.items()}
 
 
 def _gradients(
@@ -78,17 +116,33 @@ def _gradients(
             [len(targets) for _, targets in objective.blocks]
         )
     for (inputs, targets), share in zip(objective.blocks, shares, strict=True):
-        inputs = in_memory_format(inputs, torch.contiguous_format)
-        with FastDoubleBackward():
-            loss = loss_of_block(objective, leaves, inputs, targets, share)
-        parts = torch.autograd.grad(
-            loss, tuple(leaves.values()), create_graph=True, materialize_grads=True
-        )
-        yield {name: part for name, part in zip(leaves, parts, strict=True) if part.requires_grad}
+        yield _gradient_parts(objective, leaves, inputs, targets, share)
+
+
+def _gradient_parts(
+    objective: Objective,
+    leaves: dict[str, Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor | None,
+) -> dict[str, Tensor]:
+    """A block's share of grad L, with its graph; only the parts that depend on theta."""
+    inputs = in_memory_format(inputs, torch.contiguous_format)
+    with FastDoubleBackward():
+        loss = loss_of_block(objective, leaves, inputs, targets, weights)
+    parts = torch.autograd.grad(
+        loss, tuple(leaves.values()), create_graph=True, materialize_grads=True
+    )
+    return {name: part for name, part in zip(leaves, parts, strict=True) if part.requires_grad}
 
 
 def _product(
-    gradient_parts: dict[str, Tensor], leaves: dict[str, Tensor], v: Tensor, layout: Layout
+    gradient_parts: dict[str, Tensor],
+    leaves: dict[str, Tensor],
+    v: Tensor,
+    layout: Layout,
+    *,
+    create_graph: bool = False,
 ) -> Tensor:
     """grad (g' v), (P,), for a gradient g with its graph, which is kept."""
     parts = unflatten(v, layout)
@@ -97,11 +151,7 @@ def _product(
         tuple(leaves.values()),
         [parts[name] for name in gradient_parts],
         retain_graph=True,
+        create_graph=create_graph,
         materialize_grads=True,
     )
-    return _joined(product)
-
-
-def _joined(parts: tuple[Tensor, ...]) -> Tensor:
-    """One vector (P,) of tensors in the layout's order."""
-    return torch.cat([part.reshape(-1) for part in parts])
+    return join(product)

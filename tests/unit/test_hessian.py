@@ -9,7 +9,13 @@ from hessian_eigenthings import HessianOperator
 from torch import nn
 
 from lossgeo import convolution
-from lossgeo.hessian import gradient, hessian_operator, hessian_products
+from lossgeo.hessian import (
+    gradient,
+    hessian_operator,
+    hessian_products,
+    sample_forms,
+    scaled,
+)
 from lossgeo.objective import make_objective
 
 from .conftest import dense_hessian, plain_loss
@@ -175,3 +181,32 @@ def test_hessian_products_use_our_convolutions(cnn, monkeypatch):
     )
     hessian_operator(cnn.objective, cnn.theta)
     assert asked == [n for _, targets in cnn.objective.blocks for n in 2 * [len(targets)]]
+
+
+def test_the_forms_of_samples_are_those_of_their_own_hessians(mlp, generator):
+    vectors, others = torch.randn(2, 3, len(mlp.theta), generator=generator, dtype=torch.float64)
+    each = torch.stack(
+        [
+            dense_hessian(mlp.model, x[None], y[None], mlp.theta)
+            for x, y in zip(mlp.inputs, mlp.targets, strict=True)
+        ]
+    )  # (N, P, P)
+    found = sample_forms(mlp.objective, mlp.theta, vectors)
+    exact = torch.einsum("kp,npq,kq->kn", vectors, each, vectors)
+    torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-12)
+    found = sample_forms(mlp.objective, mlp.theta, vectors, others)
+    exact = torch.einsum("kp,npq,kq->kn", others, each, vectors)
+    torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-12)
+
+
+def test_the_mean_of_the_samples_forms_is_that_of_the_hessian(case, generator):
+    vectors = torch.randn(2, len(case.theta), generator=generator, dtype=torch.float64)
+    found = sample_forms(case.objective, case.theta, vectors).mean(1)
+    exact = ((vectors @ case.hessian) * vectors).sum(1)
+    torch.testing.assert_close(found, exact, rtol=1e-10, atol=0)
+
+
+def test_a_scaled_operator_is_the_hessian_in_other_units(case, generator):
+    scale, v = torch.rand(2, len(case.theta), generator=generator, dtype=torch.float64)
+    found = scaled(hessian_operator(case.objective, case.theta), scale) @ v
+    torch.testing.assert_close(found, scale * (case.hessian @ (scale * v)), rtol=1e-9, atol=1e-12)
