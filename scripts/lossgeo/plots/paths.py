@@ -51,6 +51,6 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
     most = pairs.groupby(["model", "optimizer"]).size().max()
     note = (
         f"At {path['point'].iloc[0]}; disjoint pairs of seeds per model: {most}; "
-        "every pair drawn; bars: standard error over samples, which a pair's seeds share."
+        "every pair drawn; bars: standard error over samples, those of the pair's first seed."
     )
     return with_note(figure, style, note)
