@@ -441,7 +441,9 @@ def test_an_interval_over_seeds_says_what_it_contains_and_of_which_mean(
 ):
     text = words(draw(name, tables, artefacts, "architecture"))
     assert mean in text
-    assert "95 % t interval over 3 seeds" in text
+    # The matched point of mlp-8 was reached by two seeds only.
+    left = "" if name == "training" else " (range, where two are left)"
+    assert f"95 % t interval{left} over 3 seeds" in text
     assert "initialisation, order of the data and samples" in text
 
 

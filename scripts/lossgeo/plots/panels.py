@@ -271,8 +271,7 @@ def write_on(axis: Axes, text: str) -> None:
         transform=axis.transAxes,
         fontsize="x-small",
         color="#B00020",
-        zorder=2.4,  # over the curves and under the axes' lines
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+        zorder=0.5,  # no curve is hidden
     )
 
 
@@ -282,6 +281,10 @@ def seeds_note(frame: pd.DataFrame, style: Mapping, *, log: bool = False) -> str
     if seeds < 2:
         return "One seed: no interval."
     kind = f"{100 * style['confidence']:g} % t interval" if seeds > 2 else "range"
+    if seeds > 2 and "status" in frame:
+        names = [name for name in ("model", "optimizer", "point") if name in frame]
+        left = frame[frame["status"] == "ok"].groupby(names)["seed"].nunique()
+        kind += " (range, where two are left)" if (left == 2).any() else ""
     return (
         f"{'Geometric mean' if log else 'Mean'} and {kind} over {seeds} seeds: each has its own "
         "initialisation, order of the data and samples."
