@@ -56,7 +56,7 @@ def main(snakemake) -> None:
     settings = {key: config["hessian"][key] for key in config["hessian"] if key != "eigenvectors"}
     groups = {}
     for name in config["points"]:
-        point = probe.load_point(snapshots, name, config["matched_loss"])
+        point = probe.load_point(snapshots, name)
         spectrum = measure(
             hessian_operator(objective, point.theta),
             **settings,

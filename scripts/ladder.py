@@ -75,7 +75,7 @@ def main(snakemake) -> None:
     rungs = cut(len(targets), settings, split, identity["seed"])
     groups = {}
     for name in config["points"]:
-        point = probe.load_point(snapshots, name, config["matched_loss"])
+        point = probe.load_point(snapshots, name)
         found = []
         for size, number, chosen in rungs:
             leading = leading_eigenpairs(

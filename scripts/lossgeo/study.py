@@ -63,6 +63,15 @@ def get_points(config: Mapping, model: str, optimizer: str, stage: str) -> list[
     )
 
 
+def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
+    """Whether any stage measures the run at `matched`, so that training has to look for it."""
+    return any(
+        "matched" in experiment["points"]
+        or ("connectivity" in experiment["stages"] and config["connectivity"]["point"] == "matched")
+        for experiment in _experiments(config, model, optimizer)
+    )
+
+
 def get_pairs(config: Mapping) -> list[Pair]:
     """Disjoint pairs of seeds, in order, of every model and optimizer that is to be connected.
 

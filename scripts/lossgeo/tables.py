@@ -24,6 +24,12 @@ POINT = ("status", "step", "loss", "loss_se", "trace", "trace_se")
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 RUNG = ("samples", "number", "products", "coarse_samples", "coarse_products")
 EIGENPAIR = ("eigenvalues", "residuals", "converged")
+MATCHED = {  # of the group `matched` -> column
+    "step": "matched_step",
+    "epoch": "matched_epoch",
+    "loss": "matched_loss_reached",
+    "loss_se": "matched_loss_se",
+}
 HELD_OUT = ("held_out", "held_out_rms", "held_out_max")
 NULLS = ("random_walk", "drift", "shuffled")
 SURFACES = {  # kind -> group of the landscape file, coordinates
@@ -39,15 +45,20 @@ def history(paths: Paths) -> pd.DataFrame:
 
 
 def runs(paths: Paths, matched_loss: float) -> pd.DataFrame:
-    """One row per run: where it ended, and how many steps it took to a fixed training loss."""
+    """One row per run: where it ended, when it reached a training loss, and its matched point.
+
+    `paths` are the history.csv of all runs and then the snapshots.h5 of all, in one order.
+    """
     rows = []
-    for path in paths:
+    half = len(paths) // 2
+    for path, snapshots in zip(paths[:half], paths[half:], strict=True):
         one = pd.read_csv(path)
         last = one.iloc[-1]
         reached = one.loc[one["train_loss"] <= matched_loss, "step"]
         rows.append(
             {column: last[column] for column in (*RUN, "step", "epoch", *LOSSES, "diverged")}
             | {"steps_to_train_loss": reached.min() if len(reached) else np.nan}
+            | _matched(snapshots)
         )
     return pd.DataFrame(rows)
 
@@ -286,6 +297,14 @@ def _points(paths: Paths, *names: str) -> Iterator[tuple[Path | str, str, store.
     for path in paths:
         for point in store.subgroups(path):
             yield path, point, store.read(path, point, names)
+
+
+def _matched(snapshots: Path | str) -> dict:
+    """The matched point that training kept; NaN where it was not asked for or never reached."""
+    if "matched" not in store.subgroups(snapshots):
+        return dict.fromkeys(MATCHED.values(), np.nan)
+    found = store.read(snapshots, "matched", MATCHED).variables
+    return {column: float(found[name].values) for name, column in MATCHED.items()}
 
 
 def _has_pca(path: Path | str) -> bool:

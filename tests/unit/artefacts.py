@@ -49,6 +49,7 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
         stage: []
         for stage in (
             "history",
+            "snapshots",
             "hessian",
             "ladder",
             "landscape",
@@ -71,6 +72,8 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
             where.mkdir(parents=True)
             files["history"].append(where / "history.csv")
             history(where / "history.csv", model, optimizer, seed, rng)
+            files["snapshots"].append(where / "snapshots.h5")
+            snapshots(where / "snapshots.h5", model, optimizer, seed)
             for stage, groups in writers.items():
                 files[stage].append(where / f"{stage}.h5")
                 identity = identity_of(model, optimizer, seed) | OBJECTIVE
@@ -106,6 +109,35 @@ def history(path: Path, model: str, optimizer: str, seed: int, rng) -> None:
     for name, value in reversed(identity_of(model, optimizer, seed).items()):
         frame.insert(0, name, value)
     store.write_csv(frame, path)
+
+
+def snapshots(path: Path, model: str, optimizer: str, seed: int) -> None:
+    """Two snapshots and the matched point of a run, where there is one; `wild` is Adam."""
+    identity, wild = identity_of(model, optimizer, seed), optimizer == "wild"
+    vectors = {"theta": np.zeros((2, identity["parameters"]), np.float32)}
+    if status_of(model, optimizer, seed, "final") == "diverged":
+        vectors["theta"][1] = NAN
+    if wild:
+        vectors["preconditioner"] = np.full_like(vectors["theta"], 2.0)
+        vectors["preconditioner"][0] = NAN  # no update yet
+    numbers = {"step": np.array([0, 30]), "epoch": np.array([0.0, 3.0])}
+    groups = {
+        "/": Group(
+            {n: Variable(("snapshot", "parameter"), v, "1", n) for n, v in vectors.items()}
+            | {n: Variable(("snapshot",), v, "1", n) for n, v in numbers.items()}
+        )
+    }
+    if status_of(model, optimizer, seed, "matched") == "ok":
+        at = {"step": 20, "epoch": 2.0, "loss": 0.295 - 0.001 * seed, "loss_se": 0.02}
+        groups["matched"] = Group(
+            {
+                n: Variable(("parameter",), np.nan_to_num(v[1]) + 1, "1", n)
+                for n, v in vectors.items()
+            }
+            | {n: Variable((), np.array(v), "1", n) for n, v in at.items()}
+        )
+    attributes = {"diverged": np.isnan(vectors["theta"]).any(), "preconditioned": wild}
+    store.write(path, groups, store.provenance({}, {}, {}, **identity, **attributes))
 
 
 def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:

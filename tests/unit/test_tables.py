@@ -24,7 +24,7 @@ RUNS = [(*cell, seed) for cell in CELLS for seed in SEEDS]
 
 MAKERS = {
     "history": lambda files: tables.history(files["history"]),
-    "runs": lambda files: tables.runs(files["history"], 0.3),
+    "runs": lambda files: tables.runs(files["history"] + files["snapshots"], 0.3),
     "eigenvalues": lambda files: tables.eigenvalues(files["hessian"]),
     "curvature": lambda files: tables.curvature(files["hessian"]),
     "spectrum": lambda files: tables.spectrum(files["hessian"]),
@@ -165,7 +165,12 @@ def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for frame, path in zip((one, other), paths, strict=True):
         store.write_csv(frame, path)
-    found = tables.runs(paths, 0.3)
+    snapshots = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    numbers = {"step": 9, "epoch": 0.9, "loss": 0.295, "loss_se": 0.01}
+    at = {n: Variable((), np.array(v), "1", n) for n, v in numbers.items()}
+    store.write(snapshots[0], {"matched": Group(at)}, {})
+    store.write(snapshots[1], {}, {})
+    found = tables.runs(paths + snapshots, 0.3)
     assert list(found["seed"]) == [3, 4]
     assert list(found["steps_to_train_loss"].fillna(-1)) == [10, -1]
     assert list(found["step"]) == [15, 15]
@@ -173,6 +178,9 @@ def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
     assert found["train_loss"][0] == 0.28
     assert math.isnan(found["train_loss"][1])
     assert found["test_accuracy"][0] == 0.84
+    columns = ["matched_step", "matched_epoch", "matched_loss_reached", "matched_loss_se"]
+    assert list(found.loc[0, columns]) == [9, 0.9, 0.295, 0.01]
+    assert found.loc[1, columns].isna().all()
 
 
 def test_eigenvalues_are_ranked_from_the_outside(made, artefacts):
