@@ -31,7 +31,7 @@ MATCHED = {  # of the group `matched` -> column
     "loss_se": "matched_loss_se",
 }
 HELD_OUT = ("held_out", "held_out_rms", "held_out_max")
-NULLS = ("random_walk", "drift", "shuffled")
+NULLS = ("random_walk", "drift", "shuffled", "stationary")
 SURFACES = {  # kind -> group of the landscape file, coordinates
     "line": ("lines", ("alpha",)),
     "plane": ("planes", ("alpha", "beta")),
