@@ -297,7 +297,7 @@ def trajectory(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         "loss": Variable(each, np.geomspace(2.3, 0.1, count), "nats", "true loss"),
         "loss_se": Variable(each, np.full(count, 0.01), "nats", "standard error"),
     }
-    for null in ("random_walk", "drift", "shuffled"):
+    for null in ("random_walk", "drift", "shuffled", "stationary"):
         drawn = explained * rng.uniform(0.8, 1.2, (20, 1))
         variables[f"explained_{null}"] = Variable(("draw", "component"), drawn, "1", null)
     plane = {

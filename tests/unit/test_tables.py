@@ -365,7 +365,7 @@ def test_a_run_without_a_pca_has_its_rows_with_its_status(made):
         }
     rows = table.groupby(["model", "optimizer", "seed"])[["component", "null_model"]]
     assert {tuple(map(tuple, part.to_numpy())) for _, part in rows} == {
-        tuple((c, null) for null in ("random_walk", "drift", "shuffled") for c in (1, 2, 3))
+        tuple((c, null) for null in tables.NULLS for c in (1, 2, 3))
     }
 
 
