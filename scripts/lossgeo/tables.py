@@ -121,9 +121,12 @@ def spectrum(paths: Paths) -> pd.DataFrame:
 
 
 def ladder(paths: Paths) -> pd.DataFrame:
-    """One row per subset of the samples and eigenvalue at a point of a run."""
+    """One row per subset of the samples and eigenvalue at a point of a run.
+
+    What it cost is empty where there was nothing to measure.
+    """
     rows = []
-    for path, point, group in _points(paths, *RUNG, *EIGENPAIR):
+    for path, point, group in _points(paths, *RUNG, *EIGENPAIR, "eigenvalue_se"):
         found = {name: variable.values for name, variable in group.variables.items()}
         for subset, values in enumerate(found["eigenvalues"]):
             for rank in range(1, len(values) + 1):
@@ -132,11 +135,15 @@ def ladder(paths: Paths) -> pd.DataFrame:
                     | {"point": point, "status": group.attributes["status"]}
                     | {"samples": found["samples"][subset], "subset": found["number"][subset]}
                     | {"rank": rank, "eigenvalue": values[rank - 1]}
+                    | {"eigenvalue_se": found["eigenvalue_se"][subset, rank - 1]}
                     | {"residual": found["residuals"][subset, rank - 1]}
                     | {"converged": bool(found["converged"][subset, rank - 1])}
                     | {name: found[name][subset] for name in RUNG[2:]}
                 )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    costs = list(RUNG[2:])
+    table[costs] = table[costs].astype("Int64").mask(table["status"] != "ok")
+    return table
 
 
 def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:

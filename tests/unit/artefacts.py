@@ -183,6 +183,7 @@ def ladder(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
             "samples": Variable(each, np.array([50, 50, 100]), "1", "samples"),
             "number": Variable(each, np.array([0, 1, 0]), "1", "index among its size"),
             "eigenvalues": Variable(by_rank, values, "nats", "eigenvalues"),
+            "eigenvalue_se": Variable(by_rank, 0.1 * values, "nats", "standard errors"),
             "residuals": Variable(by_rank, 1e-4 * values, "nats", "residuals"),
             "converged": Variable(by_rank, converged.astype("int8"), "1", "converged"),
             "products": Variable(each, np.array([3, 4, 5]), "1", "products"),

@@ -117,7 +117,7 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
         ("eigenvalues", ["eigenvalue", "residual"]),
         ("curvature", ["loss", "loss_se", "trace", "trace_se", "effective_rank"]),
         ("spectrum", ["node"]),
-        ("ladder", ["eigenvalue", "residual"]),
+        ("ladder", ["eigenvalue", "eigenvalue_se", "residual"]),
         ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
         ("flatness", ["rise", "rise_se"]),
         ("connectivity", ["barrier", "barrier_se", "barrier_t"]),
@@ -203,15 +203,19 @@ def test_a_ladder_has_a_row_for_every_subset_and_rank(made, artefacts):
     rungs = ["samples", "subset", "rank"]
     costs = ["products", "coarse_samples", "coarse_products"]
     for _, part in table.groupby(["model", "optimizer", "seed", "point"]):
+        measured = part["status"].iloc[0] == "ok"
         assert list(map(tuple, part[rungs].to_numpy())) == [
             *((50, 0, 1), (50, 0, 2), (50, 1, 1), (50, 1, 2), (100, 0, 1), (100, 0, 2))
         ]
-        assert list(map(tuple, part[costs].to_numpy())) == [
+        assert part[costs].notna().all(axis=None) == measured
+        assert part[costs].isna().all(axis=None) != measured
+        assert not measured or list(map(tuple, part[costs].to_numpy())) == [
             *[(3, 10, 16)] * 2,
             *[(4, 10, 17)] * 2,
             *[(5, 20, 18)] * 2,
         ]
-    assert {str(kind) for kind in table.dtypes[[*rungs, *costs]]} == {"int64"}
+    assert {str(kind) for kind in table.dtypes[rungs]} == {"int64"}
+    assert {str(kind) for kind in table.dtypes[costs]} == {"Int64"}
 
 
 def test_a_ladder_has_the_eigenvalues_and_residuals_that_were_stored(made, artefacts):
@@ -219,6 +223,7 @@ def test_a_ladder_has_the_eigenvalues_and_residuals_that_were_stored(made, artef
     at = at.query("seed == 0 and point == 'final'")
     stored = store.read(artefacts["ladder"][0], "final").variables
     np.testing.assert_array_equal(at["eigenvalue"], stored["eigenvalues"].values.ravel())
+    np.testing.assert_array_equal(at["eigenvalue_se"], stored["eigenvalue_se"].values.ravel())
     np.testing.assert_array_equal(at["residual"], stored["residuals"].values.ravel())
     assert list(at["converged"]) == [True] * 5 + [False]
     assert made["ladder"]["converged"].dtype == bool
