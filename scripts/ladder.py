@@ -95,7 +95,8 @@ def main(snakemake) -> None:
             errors.append(mean_and_error(forms)[1])
             print(
                 f"{name} ({point.status}), {size} samples, subset {number}: largest eigenvalue "
-                f"{leading.pairs.values[0]:.4g} +- {errors[-1][0]:.2g}, {leading.products} Hessian-vector products and "
+                f"{leading.pairs.values[0]:.4g} +- {errors[-1][0]:.2g}, "
+                f"{leading.products} Hessian-vector products and "
                 f"{leading.coarse_products} on {leading.coarse_samples} samples"
             )
         groups[name] = as_group(rungs, found, errors, point)
