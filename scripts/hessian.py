@@ -102,10 +102,11 @@ def main(snakemake) -> None:
     settings = {key: config["hessian"][key] for key in config["hessian"] if key != "eigenvectors"}
     groups = {}
     for name in config["points"]:
-        point = probe.load_point(snapshots, name, config["matched_loss"])
+        point = probe.load_point(snapshots, name)
         found = curvature(
             objective,
             point.theta,
+            preconditioner=point.preconditioner,
             **settings,
             generator=torch_generator("spectrum", *identity.values(), name),
         )

@@ -27,8 +27,14 @@ RUNG = ("samples", "number", "products", "coarse_samples", "coarse_products")
 EIGENPAIR = ("eigenvalues", "residuals", "converged")
 ESTIMATES = ("trace", "gauss_newton_trace", "filter_curvature", "effective_rank")
 MATRICES = ("hessian", "gauss_newton", "filter", "preconditioned")
+MATCHED = {  # of the group `matched` -> column
+    "step": "matched_step",
+    "epoch": "matched_epoch",
+    "loss": "matched_loss_reached",
+    "loss_se": "matched_loss_se",
+}
 HELD_OUT = ("held_out", "held_out_rms", "held_out_max")
-NULLS = ("random_walk", "drift", "shuffled")
+NULLS = ("random_walk", "drift", "shuffled", "stationary")
 SURFACES = {  # kind -> group of the landscape file, coordinates
     "line": ("lines", ("alpha",)),
     "plane": ("planes", ("alpha", "beta")),
@@ -42,15 +48,20 @@ def history(paths: Paths) -> pd.DataFrame:
 
 
 def runs(paths: Paths, matched_loss: float) -> pd.DataFrame:
-    """One row per run: where it ended, and how many steps it took to a fixed training loss."""
+    """One row per run: where it ended, when it reached a training loss, and its matched point.
+
+    `paths` are the history.csv of all runs and then the snapshots.h5 of all, in one order.
+    """
     rows = []
-    for path in paths:
+    half = len(paths) // 2
+    for path, snapshots in zip(paths[:half], paths[half:], strict=True):
         one = pd.read_csv(path)
         last = one.iloc[-1]
         reached = one.loc[one["train_loss"] <= matched_loss, "step"]
         rows.append(
             {column: last[column] for column in (*RUN, "step", "epoch", *LOSSES, "diverged")}
             | {"steps_to_train_loss": reached.min() if len(reached) else np.nan}
+            | _matched(snapshots)
         )
     return pd.DataFrame(rows)
 
@@ -123,9 +134,12 @@ def spectrum(paths: Paths) -> pd.DataFrame:
 
 
 def ladder(paths: Paths) -> pd.DataFrame:
-    """One row per subset of the samples and eigenvalue at a point of a run."""
+    """One row per subset of the samples and eigenvalue at a point of a run.
+
+    What it cost is empty where there was nothing to measure.
+    """
     rows = []
-    for path, point, group in _points(paths, *RUNG, *EIGENPAIR):
+    for path, point, group in _points(paths, *RUNG, *EIGENPAIR, "eigenvalue_se"):
         found = {name: variable.values for name, variable in group.variables.items()}
         for subset, values in enumerate(found["eigenvalues"]):
             for rank in range(1, len(values) + 1):
@@ -134,11 +148,15 @@ def ladder(paths: Paths) -> pd.DataFrame:
                     | {"point": point, "status": group.attributes["status"]}
                     | {"samples": found["samples"][subset], "subset": found["number"][subset]}
                     | {"rank": rank, "eigenvalue": values[rank - 1]}
+                    | {"eigenvalue_se": found["eigenvalue_se"][subset, rank - 1]}
                     | {"residual": found["residuals"][subset, rank - 1]}
                     | {"converged": bool(found["converged"][subset, rank - 1])}
                     | {name: found[name][subset] for name in RUNG[2:]}
                 )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    costs = list(RUNG[2:])
+    table[costs] = table[costs].astype("Int64").mask(table["status"] != "ok")
+    return table
 
 
 def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
@@ -315,6 +333,14 @@ def _eigenpairs(group: store.Group) -> Iterator[dict]:
                 "converged": bool(found[f"{end}_converged"][i]),
                 "cosine": found["cosines"][i] if "cosines" in found else np.nan,
             }
+
+
+def _matched(snapshots: Path | str) -> dict:
+    """The matched point that training kept; NaN where it was not asked for or never reached."""
+    if "matched" not in store.subgroups(snapshots):
+        return dict.fromkeys(MATCHED.values(), np.nan)
+    found = store.read(snapshots, "matched", MATCHED).variables
+    return {column: float(found[name].values) for name, column in MATCHED.items()}
 
 
 def _has_pca(path: Path | str) -> bool:

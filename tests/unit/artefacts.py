@@ -55,6 +55,7 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
         stage: []
         for stage in (
             "history",
+            "snapshots",
             "hessian",
             "ladder",
             "landscape",
@@ -77,6 +78,8 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
             where.mkdir(parents=True)
             files["history"].append(where / "history.csv")
             history(where / "history.csv", model, optimizer, seed, rng)
+            files["snapshots"].append(where / "snapshots.h5")
+            snapshots(where / "snapshots.h5", model, optimizer, seed)
             for stage, groups in writers.items():
                 files[stage].append(where / f"{stage}.h5")
                 identity = identity_of(model, optimizer, seed) | OBJECTIVE
@@ -112,6 +115,35 @@ def history(path: Path, model: str, optimizer: str, seed: int, rng) -> None:
     for name, value in reversed(identity_of(model, optimizer, seed).items()):
         frame.insert(0, name, value)
     store.write_csv(frame, path)
+
+
+def snapshots(path: Path, model: str, optimizer: str, seed: int) -> None:
+    """Two snapshots and the matched point of a run, where there is one; `wild` is Adam."""
+    identity, wild = identity_of(model, optimizer, seed), optimizer == "wild"
+    vectors = {"theta": np.zeros((2, identity["parameters"]), np.float32)}
+    if status_of(model, optimizer, seed, "final") == "diverged":
+        vectors["theta"][1] = NAN
+    if wild:
+        vectors["preconditioner"] = np.full_like(vectors["theta"], 2.0)
+        vectors["preconditioner"][0] = NAN  # no update yet
+    numbers = {"step": np.array([0, 30]), "epoch": np.array([0.0, 3.0])}
+    groups = {
+        "/": Group(
+            {n: Variable(("snapshot", "parameter"), v, "1", n) for n, v in vectors.items()}
+            | {n: Variable(("snapshot",), v, "1", n) for n, v in numbers.items()}
+        )
+    }
+    if status_of(model, optimizer, seed, "matched") == "ok":
+        at = {"step": 20, "epoch": 2.0, "loss": 0.295 - 0.001 * seed, "loss_se": 0.02}
+        groups["matched"] = Group(
+            {
+                n: Variable(("parameter",), np.nan_to_num(v[1]) + 1, "1", n)
+                for n, v in vectors.items()
+            }
+            | {n: Variable((), np.array(v), "1", n) for n, v in at.items()}
+        )
+    attributes = {"diverged": np.isnan(vectors["theta"]).any(), "preconditioned": wild}
+    store.write(path, groups, store.provenance({}, {}, {}, **identity, **attributes))
 
 
 def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
@@ -173,6 +205,7 @@ def ladder(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
             "samples": Variable(each, np.array([50, 50, 100]), "1", "samples"),
             "number": Variable(each, np.array([0, 1, 0]), "1", "index among its size"),
             "eigenvalues": Variable(by_rank, values, "nats", "eigenvalues"),
+            "eigenvalue_se": Variable(by_rank, 0.1 * values, "nats", "standard errors"),
             "residuals": Variable(by_rank, 1e-4 * values, "nats", "residuals"),
             "converged": Variable(by_rank, converged.astype("int8"), "1", "converged"),
             "products": Variable(each, np.array([3, 4, 5]), "1", "products"),
@@ -287,7 +320,7 @@ def trajectory(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         "loss": Variable(each, np.geomspace(2.3, 0.1, count), "nats", "true loss"),
         "loss_se": Variable(each, np.full(count, 0.01), "nats", "standard error"),
     }
-    for null in ("random_walk", "drift", "shuffled"):
+    for null in ("random_walk", "drift", "shuffled", "stationary"):
         drawn = explained * rng.uniform(0.8, 1.2, (20, 1))
         variables[f"explained_{null}"] = Variable(("draw", "component"), drawn, "1", null)
     plane = {

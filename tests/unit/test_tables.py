@@ -25,7 +25,7 @@ RUNS = [(*cell, seed) for cell in CELLS for seed in SEEDS]
 
 MAKERS = {
     "history": lambda files: tables.history(files["history"]),
-    "runs": lambda files: tables.runs(files["history"], 0.3),
+    "runs": lambda files: tables.runs(files["history"] + files["snapshots"], 0.3),
     "eigenvalues": lambda files: tables.eigenvalues(files["hessian"]),
     "curvature": lambda files: tables.curvature(files["hessian"]),
     "spectrum": lambda files: tables.spectrum(files["hessian"]),
@@ -121,7 +121,7 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
         ("curvature", ["loss", "loss_se", *ESTIMATES, "outliers", "outlier_gap"]),
         ("layers", ["gauss_newton_trace", "gauss_newton_trace_se"]),
         ("spectrum", ["node"]),
-        ("ladder", ["eigenvalue", "residual"]),
+        ("ladder", ["eigenvalue", "eigenvalue_se", "residual"]),
         ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
         ("flatness", ["rise", "rise_se"]),
         ("connectivity", ["barrier", "barrier_se", "barrier_t"]),
@@ -169,7 +169,12 @@ def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for frame, path in zip((one, other), paths, strict=True):
         store.write_csv(frame, path)
-    found = tables.runs(paths, 0.3)
+    snapshots = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    numbers = {"step": 9, "epoch": 0.9, "loss": 0.295, "loss_se": 0.01}
+    at = {n: Variable((), np.array(v), "1", n) for n, v in numbers.items()}
+    store.write(snapshots[0], {"matched": Group(at)}, {})
+    store.write(snapshots[1], {}, {})
+    found = tables.runs(paths + snapshots, 0.3)
     assert list(found["seed"]) == [3, 4]
     assert list(found["steps_to_train_loss"].fillna(-1)) == [10, -1]
     assert list(found["step"]) == [15, 15]
@@ -177,6 +182,9 @@ def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
     assert found["train_loss"][0] == 0.28
     assert math.isnan(found["train_loss"][1])
     assert found["test_accuracy"][0] == 0.84
+    columns = ["matched_step", "matched_epoch", "matched_loss_reached", "matched_loss_se"]
+    assert list(found.loc[0, columns]) == [9, 0.9, 0.295, 0.01]
+    assert found.loc[1, columns].isna().all()
 
 
 def test_eigenvalues_are_ranked_from_the_outside(made, artefacts):
@@ -199,15 +207,19 @@ def test_a_ladder_has_a_row_for_every_subset_and_rank(made, artefacts):
     rungs = ["samples", "subset", "rank"]
     costs = ["products", "coarse_samples", "coarse_products"]
     for _, part in table.groupby(["model", "optimizer", "seed", "point"]):
+        measured = part["status"].iloc[0] == "ok"
         assert list(map(tuple, part[rungs].to_numpy())) == [
             *((50, 0, 1), (50, 0, 2), (50, 1, 1), (50, 1, 2), (100, 0, 1), (100, 0, 2))
         ]
-        assert list(map(tuple, part[costs].to_numpy())) == [
+        assert part[costs].notna().all(axis=None) == measured
+        assert part[costs].isna().all(axis=None) != measured
+        assert not measured or list(map(tuple, part[costs].to_numpy())) == [
             *[(3, 10, 16)] * 2,
             *[(4, 10, 17)] * 2,
             *[(5, 20, 18)] * 2,
         ]
-    assert {str(kind) for kind in table.dtypes[[*rungs, *costs]]} == {"int64"}
+    assert {str(kind) for kind in table.dtypes[rungs]} == {"int64"}
+    assert {str(kind) for kind in table.dtypes[costs]} == {"Int64"}
 
 
 def test_a_ladder_has_the_eigenvalues_and_residuals_that_were_stored(made, artefacts):
@@ -215,6 +227,7 @@ def test_a_ladder_has_the_eigenvalues_and_residuals_that_were_stored(made, artef
     at = at.query("seed == 0 and point == 'final'")
     stored = store.read(artefacts["ladder"][0], "final").variables
     np.testing.assert_array_equal(at["eigenvalue"], stored["eigenvalues"].values.ravel())
+    np.testing.assert_array_equal(at["eigenvalue_se"], stored["eigenvalue_se"].values.ravel())
     np.testing.assert_array_equal(at["residual"], stored["residuals"].values.ravel())
     assert list(at["converged"]) == [True] * 5 + [False]
     assert made["ladder"]["converged"].dtype == bool
@@ -365,7 +378,7 @@ def test_a_run_without_a_pca_has_its_rows_with_its_status(made):
         }
     rows = table.groupby(["model", "optimizer", "seed"])[["component", "null_model"]]
     assert {tuple(map(tuple, part.to_numpy())) for _, part in rows} == {
-        tuple((c, null) for null in ("random_walk", "drift", "shuffled") for c in (1, 2, 3))
+        tuple((c, null) for null in tables.NULLS for c in (1, 2, 3))
     }
 
 

@@ -3,7 +3,7 @@ TABLES = {
     table: files
     for table, files in {
         "history": get_run_files("history.csv"),
-        "runs": get_run_files("history.csv"),
+        "runs": get_run_files("history.csv") + get_run_files("snapshots.h5"),
         "eigenvalues": get_run_files("hessian.h5", "hessian"),
         "curvature": get_run_files("hessian.h5", "hessian"),
         "spectrum": get_run_files("hessian.h5", "hessian"),
