@@ -70,7 +70,7 @@ def _bounds(nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray) -> tuple:
         np.diag(nodes) + tau[:, None, None] * np.outer(last, last)
     )  # (G, m), (G, m, m)
     masses = (first @ vectors) ** 2
-    at_x = np.abs(places - grid[:, None]) <= 1e-10 * scale
+    at_x = np.abs(places - grid[:, None]) <= 1e-12 * scale
     places = np.where(at_x, grid[:, None], places).ravel()
     up_to = np.cumsum(masses, 1)
     # F does not decrease: what a node of any rule bounds from below it bounds for all x above it.
