@@ -96,7 +96,11 @@ def curvature(paths: Paths) -> pd.DataFrame:
             | {name: found[name] for name in ("outliers", "outlier_gap")}
             | {name: found[name] for name in ("products", "gauss_newton_products")}
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    lost = table["status"] != "ok"
+    counts = ["step", "products", "gauss_newton_products"]
+    table[counts] = table[counts].astype("Int64").mask(lost)
+    return table.assign(trace_method=table["trace_method"].mask(lost))
 
 
 def layers(paths: Paths) -> pd.DataFrame:
@@ -121,14 +125,15 @@ def spectrum(paths: Paths) -> pd.DataFrame:
     frames = []
     for path, point, group in _points(paths, "nodes", "weights"):
         nodes, weights = (group.variables[name].values for name in ("nodes", "weights"))
+        status = group.attributes["status"]
         frame = pd.DataFrame(
             {
                 "probe": np.repeat(np.arange(len(nodes)), nodes.shape[1]),
                 "node": nodes.ravel(),
-                "weight": weights.ravel(),
+                "weight": weights.ravel() if status == "ok" else np.nan,
             }
         )
-        identity = _run(path) | {"point": point, "status": group.attributes["status"]}
+        identity = _run(path) | {"point": point, "status": status}
         frames.append(_with(identity, frame))
     return pd.concat(frames, ignore_index=True)
 

@@ -82,19 +82,6 @@ def read_back(files, folder) -> dict[str, pd.DataFrame]:
     for name, make in MAKERS.items():
         store.write_csv(make(files), folder / f"{name}.csv")
         tables[name] = pd.read_csv(folder / f"{name}.csv")
-    return with_new_columns(tables)
-
-
-def with_new_columns(tables):
-    for name, columns in (
-        ("eigenvalues", {"matrix": "hessian", "eigenvalue_se": 0.5}),
-        ("ladder", {"eigenvalue_se": 0.5}),
-        ("curvature", {"filter_curvature": 1.5, "filter_curvature_se": 0.1}),
-    ):
-        for column, value in columns.items():
-            if column not in tables[name]:
-                ok = tables[name]["status"] == "ok"
-                tables[name][column] = value if value == "hessian" else np.where(ok, value, NAN)
     return tables
 
 
@@ -629,7 +616,7 @@ def test_traces_that_are_not_positive_are_counted_and_not_in_the_mean(tables, ar
     """A logarithmic axis cannot show them."""
     some = changed(tables, "curvature", "trace", {0: 4.0, 1: 9.0, 2: -3.0})
     figure = draw("eigenvalues", some, artefacts, "small")
-    top, trace = figure.axes[:2]
+    top, trace = row_of(figure, "Hessian"), row_of(figure, "trace")
     assert means_of(trace, "mlp") == {4.0: pytest.approx(6.0, rel=1e-12)}
     assert drawn(trace) == ["1 of 3 not positive"]
     assert drawn(top) == []
@@ -646,7 +633,7 @@ def test_single_traces_have_their_standard_errors_as_bars(tables, artefacts):
     values = changed(tables, "curvature", "trace", {0: 4.0, 1: 9.0, 2: 30.0})
     some = changed(values, "curvature", "trace_se", {0: 0.5, 1: 1.0, 2: 2.0})
     figure = draw("eigenvalues", some, artefacts, "small")
-    trace = figure.axes[1]
+    trace = row_of(figure, "trace")
     bars = next(c for c in trace.containers if len(c.lines[0].get_xdata()) == 3)
     ends = [sorted(segment[:, 1]) for segment in bars.lines[2][0].get_segments()]
     assert ends == [[3.5, 4.5], [8.0, 10.0], [28.0, 32.0]]

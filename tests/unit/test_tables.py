@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lossgeo import store, tables
-from lossgeo.store import Group
+from lossgeo.store import Group, Variable
 
 from .artefacts import (
     CELLS,
@@ -119,8 +119,9 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
     [
         ("eigenvalues", ["eigenvalue", "eigenvalue_se", "residual"]),
         ("curvature", ["loss", "loss_se", *ESTIMATES, "outliers", "outlier_gap"]),
+        ("curvature", ["step", "products", "gauss_newton_products"]),
         ("layers", ["gauss_newton_trace", "gauss_newton_trace_se"]),
-        ("spectrum", ["node"]),
+        ("spectrum", ["node", "weight"]),
         ("ladder", ["eigenvalue", "eigenvalue_se", "residual"]),
         ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
         ("flatness", ["rise", "rise_se"]),
@@ -132,7 +133,7 @@ def test_what_was_not_measured_is_nan_and_what_was_is_a_number(made, name, numbe
     table = made[name]
     ok = table["status"] == "ok"
     assert 0 < ok.sum() < len(table)
-    assert np.isfinite(table.loc[ok, numbers]).all(axis=None)
+    assert np.isfinite(table.loc[ok, numbers].astype(float)).all(axis=None)
     assert table.loc[~ok, numbers].isna().all(axis=None)
 
 
@@ -245,6 +246,7 @@ def test_the_curvature_of_a_point_comes_with_its_loss(made, artefacts):
     assert (ok["loss"] == 0.25).all()
     assert (ok["loss_se"] == 0.02).all()
     assert (ok["trace_method"] == "exact").all()
+    assert made["curvature"].query("status != 'ok'")["trace_method"].isna().all()
     for name, value in ESTIMATES.items():
         assert (ok[name] == value).all()
         assert (ok[f"{name}_se"] == value / 20).all()
