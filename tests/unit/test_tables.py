@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lossgeo import store, tables
-from lossgeo.store import Group
+from lossgeo.store import Group, Variable
 
 from .artefacts import (
     CELLS,
