@@ -40,7 +40,8 @@ def test_pooling_before_the_relu_is_the_relu_before_pooling(cnn):
     with torch.no_grad():
         y = nn.functional.max_pool2d(torch.relu(net.conv1(x)), 2)
         y = nn.functional.max_pool2d(torch.relu(net.conv2(y)), 2)
-        assert torch.equal(net.output(torch.relu(net.hidden(y.flatten(1)))), net(x))
+        expected = net.output(torch.relu(net.hidden(y.flatten(1))))
+        torch.testing.assert_close(net(x), expected, rtol=1e-13, atol=1e-13)
 
 
 FORMATS = [torch.contiguous_format, torch.channels_last]

@@ -41,14 +41,15 @@ def direction_of(case, seed: int, kind: str = "filter") -> torch.Tensor:
 
 
 def test_the_centre_of_a_line_and_of_a_plane_is_theta(case):
-    """Bit for bit the loss that the objective has there."""
+    """The loss there is the objective's own, to the rounding of float64: other kernels sum it."""
     d1, d2 = direction_of(case, 1), direction_of(case, 2)
     grid = centred_grid(1.0, 3)
     own = evaluate(case.objective, case.theta)
     along = line(case.objective, case.theta, d1, grid)
     across = plane(case.objective, case.theta, d1, d2, grid, grid)
     for name in ("loss", "loss_se", "accuracy"):
-        assert along[name][1] == across[name][1, 1] == getattr(own, name)
+        assert along[name][1] == pytest.approx(getattr(own, name), rel=1e-13)
+        assert across[name][1, 1] == pytest.approx(getattr(own, name), rel=1e-13)
 
 
 def test_every_point_is_the_models_loss_there(case):
