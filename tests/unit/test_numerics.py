@@ -89,6 +89,7 @@ def test_the_kernels_are_named_by_instructions_and_threads():
         assert found == {1: "1 thread", 2: "2 threads"}[threads]
 
 
+@pytest.mark.kernels
 @pytest.mark.usefixtures("restored")
 def test_a_deterministic_gradient_repeats_bit_for_bit(cnn):
     make_deterministic(1)

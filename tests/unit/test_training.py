@@ -46,6 +46,7 @@ def run(toy, *, dtype=torch.float32, seed=0, spec=SPEC, **changes):
     return found, start, model, objectives
 
 
+@pytest.mark.kernels
 def test_one_seed_gives_the_same_bytes(toy):
     (a, *_), (b, *_), (c, *_) = (run(toy, seed=seed) for seed in (1, 1, 2))
     assert a.snapshots.tobytes() == b.snapshots.tobytes()
@@ -65,6 +66,7 @@ def test_training_draws_nothing_from_the_global_state(toy):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.kernels
 def test_row_zero_is_the_initialisation(toy):
     found, start, _, (on_train, on_test) = run(toy)
     np.testing.assert_array_equal(found.snapshots[0], start)
@@ -89,6 +91,7 @@ def test_snapshots_are_at_the_ends_of_epochs(toy):
     np.testing.assert_array_equal(found.snapshots[-1], flatten(model))
 
 
+@pytest.mark.kernels
 def test_every_recorded_loss_is_the_objectives_at_its_snapshot(toy):
     found, _, _, (on_train, on_test) = run(toy)
     for theta, row in zip(found.snapshots, found.snapshot_rows, strict=True):
