@@ -35,10 +35,7 @@ def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config = snakemake.params.config
     ends = [snakemake.input.snapshots_a, snakemake.input.snapshots_b]
-    a, b = (
-        probe.load_point(end, config["connectivity"]["point"], config["matched_loss"])
-        for end in ends
-    )
+    a, b = (probe.load_point(end, config["connectivity"]["point"]) for end in ends)
     identities = [probe.run_identity(end) for end in ends]
     t = np.linspace(0.0, 1.0, config["connectivity"]["points"])
     groups = {}

@@ -22,7 +22,7 @@ def main(snakemake) -> None:
     }
     groups = {}
     for name in config["points"]:
-        point = probe.load_point(snapshots, name, config["matched_loss"])
+        point = probe.load_point(snapshots, name)
         for noise, (normalization, radii) in noises.items():
             rises = average_rise(
                 objective,

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lossgeo import job, probe
+from lossgeo.hessian import sample_forms
 from lossgeo.ladder import Leading, disjoint_subsets, leading_eigenpairs
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, make_deterministic, numpy_generator, torch_generator
-from lossgeo.objective import make_objective
+from lossgeo.objective import make_objective, mean_and_error
 from lossgeo.store import Group, Variable
 
 
@@ -31,14 +32,17 @@ def cut(samples: int, settings: dict, split: str, seed: int) -> list[Rung]:
     ]
 
 
-def as_group(rungs: list[Rung], found: list[Leading], point: probe.Point) -> Group:
-    """The largest eigenvalues on every subset as they are stored."""
+def as_group(
+    rungs: list[Rung], found: list[Leading], errors: list[np.ndarray], point: probe.Point
+) -> Group:
+    """The largest eigenvalues on every subset, with their errors over samples, as stored."""
     pairs = [leading.pairs for leading in found]
     each, by_rank = ("subset",), ("subset", "rank")
     variables = {
         "samples": (each, [rung.size for rung in rungs], "1", "samples of the subset"),
         "number": (each, [rung.number for rung in rungs], "1", "index among its size"),
         "eigenvalues": (by_rank, [p.values for p in pairs], "nats", "largest eigenvalues of H"),
+        "eigenvalue_se": (by_rank, errors, "nats", "standard errors over the subset's samples"),
         "residuals": (by_rank, [p.residuals for p in pairs], "nats", "||H v - lambda v||"),
         "converged": (
             by_rank,
@@ -75,23 +79,27 @@ def main(snakemake) -> None:
     rungs = cut(len(targets), settings, split, identity["seed"])
     groups = {}
     for name in config["points"]:
-        point = probe.load_point(snapshots, name, config["matched_loss"])
-        found = []
+        point = probe.load_point(snapshots, name)
+        found, errors = [], []
         for size, number, chosen in rungs:
+            objective = make_objective(model, inputs[chosen], targets[chosen], device=device)
             leading = leading_eigenpairs(
-                make_objective(model, inputs[chosen], targets[chosen], device=device),
+                objective,
                 point.theta,
                 top=settings["top"],
                 tolerance=settings["tolerance"],
                 generator=torch_generator("ladder", identity["seed"], size, number),
             )
             found.append(leading)
+            forms = sample_forms(objective, point.theta, leading.pairs.vectors)
+            errors.append(mean_and_error(forms)[1])
             print(
                 f"{name} ({point.status}), {size} samples, subset {number}: largest eigenvalue "
-                f"{leading.pairs.values[0]:.4g}, {leading.products} Hessian-vector products and "
+                f"{leading.pairs.values[0]:.4g} +- {errors[-1][0]:.2g}, "
+                f"{leading.products} Hessian-vector products and "
                 f"{leading.coarse_products} on {leading.coarse_samples} samples"
             )
-        groups[name] = as_group(rungs, found, point)
+        groups[name] = as_group(rungs, found, errors, point)
     probe.write(
         snakemake,
         groups,

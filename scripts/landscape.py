@@ -170,7 +170,7 @@ def main(snakemake) -> None:
     objective = probe.load_objective(snakemake.input.data, config, **config["objective"], seed=seed)
     groups = {}
     for name in config["points"]:
-        point = probe.load_point(snapshots, name, config["matched_loss"])
+        point = probe.load_point(snapshots, name)
         hessian = store.read(snakemake.input.hessian, name)
         groups |= {
             f"{name}/lines": lines(objective, point, settings, estimator, seed),

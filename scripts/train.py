@@ -17,7 +17,7 @@ from lossgeo.numerics import (
 )
 from lossgeo.parameters import layout_of
 from lossgeo.store import Group, Variable
-from lossgeo.training import train
+from lossgeo.training import Matched, train
 
 UNITS = {
     "step": ("1", "optimizer steps taken"),
@@ -27,6 +27,32 @@ UNITS = {
     "test_loss": ("nats", "mean cross-entropy on the test evaluation subset"),
     "test_accuracy": ("1", "fraction classified correctly on the test evaluation subset"),
 }
+VECTORS = {
+    "theta": "flat parameter vector theta",
+    "preconditioner": "Adam's, P: its update is theta <- theta - lr m / P, m the mean gradient",
+}
+
+
+def as_group(matched: Matched) -> Group:
+    """The matched point as it is stored."""
+    vectors = {"theta": matched.theta, "preconditioner": matched.preconditioner}
+    numbers = {
+        "step": (matched.step, *UNITS["step"]),
+        "epoch": (matched.epoch, *UNITS["epoch"]),
+        "loss": (matched.loss, "nats", "mean cross-entropy on the objective's samples"),
+        "loss_se": (matched.loss_se, "nats", "its standard error over the samples"),
+    }
+    return Group(
+        {
+            name: Variable(("parameter",), vector, "1", VECTORS[name])
+            for name, vector in vectors.items()
+            if vector is not None
+        }
+        | {
+            name: Variable((), np.array(value), units, description)
+            for name, (value, units, description) in numbers.items()
+        }
+    )
 
 
 def main(snakemake) -> None:
@@ -42,6 +68,10 @@ def main(snakemake) -> None:
         )
         for split in ("train", "test")
     }
+    matched = None
+    if "matched_loss" in config:
+        objective = probe.load_objective(files, config, **config["objective"], seed=seed)
+        matched = (objective, config["matched_loss"])
     torch.manual_seed(derive_seed("dropout", seed))
     run = train(
         model,
@@ -54,6 +84,7 @@ def main(snakemake) -> None:
         evaluations_per_epoch=config["evaluations_per_epoch"],
         snapshots_per_epoch=config["snapshots_per_epoch"],
         generator=torch_generator("order", seed),
+        matched=matched,
     )
     identity = {
         "model": snakemake.wildcards.model,
@@ -64,15 +95,26 @@ def main(snakemake) -> None:
         "seed": seed,
     }
     print(f"{layout.size} parameters on {device}; diverged: {run.diverged}")
+    if matched:
+        reached = f"at step {run.matched.step}: {run.matched.loss:.4g}" if run.matched else "never"
+        print(f"a loss of at most {config['matched_loss']:.4g} nats on the objective {reached}")
 
     columns = {
         name: Variable(("snapshot",), values[run.snapshot_rows], *UNITS[name])
         for name, values in run.history.items()
     }
-    theta = Variable(("snapshot", "parameter"), run.snapshots, "1", "flat parameter vector theta")
+    rows = {"theta": run.snapshots, "preconditioner": run.preconditioners}
+    vectors = {
+        name: Variable(("snapshot", "parameter"), values, "1", VECTORS[name])
+        for name, values in rows.items()
+        if values is not None
+    }
+    groups = {"/": Group(vectors | columns)}
+    if run.matched:
+        groups["matched"] = as_group(run.matched)
     store.write(
         snakemake.output.snapshots,
-        {"/": Group({"theta": theta, **columns})},
+        groups,
         store.provenance(
             config,
             snakemake.params.code,
@@ -80,6 +122,7 @@ def main(snakemake) -> None:
             kernels=kernels(),
             **identity,
             diverged=run.diverged,
+            preconditioned=run.preconditioners is not None,
             parameter_names=json.dumps(layout.names),
             parameter_shapes=json.dumps(layout.shapes),
         ),

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,8 @@ class Point:
 
     theta: Tensor
     status: str  # "ok", "diverged" or "not reached"
-    step: int  # of the snapshot; -1 where there is none
+    step: int  # optimizer steps taken; -1 where the point was not reached
+    preconditioner: Tensor | None  # (P,) Adam's (`training.preconditioner`), NaN as theta; or none
 
 
 def load_split(
@@ -106,16 +108,43 @@ def write(
     store.write(snakemake.output[0], groups, attributes)
 
 
-def load_point(snapshots: Path | str, point: str, matched_loss: float) -> Point:
-    """theta at `point` of the run whose snapshots these are (see `training.find_point`)."""
+def load_point(snapshots: Path | str, point: str) -> Point:
+    """theta at `point` of the run whose snapshots these are.
+
+    `matched` is what training kept (see `training.train`), other points are snapshots (see
+    `training.find_point`). The preconditioner is None where the optimizer has none, and at
+    initialisation.
+    """
     attributes = store.attributes(snapshots)
-    columns = store.read(snapshots, names=("step", "epoch", "train_loss")).variables
-    index = find_point(point, columns["epoch"].values, columns["train_loss"].values, matched_loss)
-    theta = torch.from_numpy(store.read_row(snapshots, "theta", 0 if index is None else index))
-    if index is None or not torch.isfinite(theta).all():
+    found = _read_point(snapshots, point)
+    if found is None or not np.isfinite(found["theta"]).all():
         status = "diverged" if attributes["diverged"] else "not reached"
-        return Point(torch.full_like(theta, torch.nan), status, -1)
-    return Point(theta, "ok", int(columns["step"].values[index]))
+        nothing = torch.full((attributes["parameters"],), torch.nan)
+        return Point(nothing, status, -1, nothing if attributes["preconditioned"] else None)
+    preconditioner = found.get("preconditioner")
+    if preconditioner is not None and np.isfinite(preconditioner).all():
+        preconditioner = torch.from_numpy(preconditioner)
+    else:
+        preconditioner = None
+    return Point(torch.from_numpy(found["theta"]), "ok", int(found["step"]), preconditioner)
+
+
+def _read_point(snapshots: Path | str, point: str) -> dict[str, np.ndarray] | None:
+    """theta, step and, if there is one, the preconditioner; None where there is no such point."""
+    vectors = ["theta"]
+    if store.attributes(snapshots)["preconditioned"]:
+        vectors.append("preconditioner")
+    if point == "matched":
+        if "matched" not in store.subgroups(snapshots):
+            return None
+        group = store.read(snapshots, "matched", ("step", *vectors))
+        return {name: variable.values for name, variable in group.variables.items()}
+    columns = store.read(snapshots, names=("step", "epoch")).variables
+    index = find_point(point, columns["epoch"].values)
+    if index is None:
+        return None
+    rows = {name: store.read_row(snapshots, name, index) for name in vectors}
+    return rows | {"step": columns["step"].values[index]}
 
 
 def run_identity(snapshots: Path | str) -> dict:

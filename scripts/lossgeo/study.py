@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lossgeo import stability
 from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx, sha256
 
 
@@ -62,6 +63,15 @@ def get_points(config: Mapping, model: str, optimizer: str, stage: str) -> list[
     )
 
 
+def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
+    """Whether any stage measures the run at `matched`, so that training has to look for it."""
+    return any(
+        "matched" in experiment["points"]
+        or ("connectivity" in experiment["stages"] and config["connectivity"]["point"] == "matched")
+        for experiment in _experiments(config, model, optimizer)
+    )
+
+
 def get_pairs(config: Mapping) -> list[Pair]:
     """Disjoint pairs of seeds, in order, of every model and optimizer that is to be connected.
 
@@ -91,21 +101,25 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
         "points": found["points"],
         "epochs": {model: _epochs(config, found, model) for model in found["models"]},
         "normalization": config["landscape"]["normalization"],
-        "ceilings": {
-            name: get_ceiling(config["optimizers"][name])
-            for name in found["optimizers"]
-            if config["optimizers"][name]["name"] == "SGD"
-        },
+        "ceilings": get_ceilings(config, found["optimizers"], preconditioned=False),
+        "preconditioned_ceilings": get_ceilings(config, found["optimizers"], preconditioned=True),
     }
 
 
-def get_ceiling(optimizer: Mapping) -> float:
-    """The largest eigenvalue at which full-batch gradient descent is stable, 2 (1 + m) / lr.
+def get_ceilings(
+    config: Mapping, optimizers: Sequence[str], *, preconditioned: bool
+) -> dict[str, float]:
+    """Optimizer -> the largest curvature at which its full-batch update is stable, nats.
 
-    For a quadratic under heavy ball with momentum m (Polyak 1964; m = 0: 2 / lr). Training tends to
-    it from below: the edge of stability (Cohen et al. 2021).
+    Of the Hessian (SGD), or of the preconditioned Hessian (Adam and AdamW), as `preconditioned`
+    says: see `stability.ceiling`.
     """
-    return 2 * (1 + optimizer.get("momentum", 0.0)) / optimizer["lr"]
+    specs = {name: config["optimizers"][name] for name in optimizers}
+    return {
+        name: stability.ceiling(spec)
+        for name, spec in specs.items()
+        if stability.is_preconditioned(spec) == preconditioned
+    }
 
 
 def get_data_folder(config: Mapping) -> Path:

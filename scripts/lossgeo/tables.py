@@ -5,6 +5,7 @@ returns a DataFrame whose columns `columns.csv` describes. Rows of runs that div
 reached a point, are there with their status and NaN.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,12 +21,20 @@ RUN = ("model", "family", "width", "parameters", "optimizer", "seed")
 MEASURED = (*RUN, "split", "samples")
 PAIR = (*RUN[:-1], "seed_a", "seed_b", "point", "status", "samples")
 
-POINT = ("status", "step", "loss", "loss_se", "trace", "trace_se")
+POINT = ("status", "step", "loss", "loss_se")
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 RUNG = ("samples", "number", "products", "coarse_samples", "coarse_products")
 EIGENPAIR = ("eigenvalues", "residuals", "converged")
+ESTIMATES = ("trace", "gauss_newton_trace", "filter_curvature", "effective_rank")
+MATRICES = ("hessian", "gauss_newton", "filter", "preconditioned")
+MATCHED = {  # of the group `matched` -> column
+    "step": "matched_step",
+    "epoch": "matched_epoch",
+    "loss": "matched_loss_reached",
+    "loss_se": "matched_loss_se",
+}
 HELD_OUT = ("held_out", "held_out_rms", "held_out_max")
-NULLS = ("random_walk", "drift", "shuffled")
+NULLS = ("random_walk", "drift", "shuffled", "stationary")
 SURFACES = {  # kind -> group of the landscape file, coordinates
     "line": ("lines", ("alpha",)),
     "plane": ("planes", ("alpha", "beta")),
@@ -39,57 +48,72 @@ def history(paths: Paths) -> pd.DataFrame:
 
 
 def runs(paths: Paths, matched_loss: float) -> pd.DataFrame:
-    """One row per run: where it ended, and how many steps it took to a fixed training loss."""
+    """One row per run: where it ended, when it reached a training loss, and its matched point.
+
+    `paths` are the history.csv of all runs and then the snapshots.h5 of all, in one order.
+    """
     rows = []
-    for path in paths:
+    half = len(paths) // 2
+    for path, snapshots in zip(paths[:half], paths[half:], strict=True):
         one = pd.read_csv(path)
         last = one.iloc[-1]
         reached = one.loc[one["train_loss"] <= matched_loss, "step"]
         rows.append(
             {column: last[column] for column in (*RUN, "step", "epoch", *LOSSES, "diverged")}
             | {"steps_to_train_loss": reached.min() if len(reached) else np.nan}
+            | _matched(snapshots)
         )
     return pd.DataFrame(rows)
 
 
 def eigenvalues(paths: Paths) -> pd.DataFrame:
-    """One row per eigenvalue of the Hessian at a point of a run."""
+    """One row per eigenvalue, of the Hessian and of its kin, at a point of a run."""
     rows = []
-    stored = [f"{end}_{name}" for end in ("top", "bottom") for name in EIGENPAIR]
-    for path, point, group in _points(paths, *stored):
-        for end in ("top", "bottom"):
-            columns = (group.variables[f"{end}_{name}"].values for name in EIGENPAIR)
-            for rank, (value, residual, converged) in enumerate(zip(*columns, strict=True), 1):
-                rows.append(
-                    _run(path)
-                    | {"point": point, "status": group.attributes["status"]}
-                    | {"end": end, "rank": rank, "eigenvalue": value, "residual": residual}
-                    | {"converged": bool(converged)}
-                )
+    for path, point, hessian in _points(paths):
+        for matrix in MATRICES:
+            if matrix == "hessian":
+                group = hessian
+            elif matrix in store.subgroups(path, point):
+                group = store.read(path, f"{point}/{matrix}")
+            else:
+                continue
+            known = _run(path) | {"point": point, "status": hessian.attributes["status"]}
+            rows += [known | {"matrix": matrix} | row for row in _eigenpairs(group)]
     return pd.DataFrame(rows)
 
 
 def curvature(paths: Paths) -> pd.DataFrame:
-    """One row per point of a run: trace and effective rank of the Hessian.
-
-    The effective rank comes from the quadrature's moments: tr(H) / P = mean of the nodes,
-    ||H||_F^2 / P = mean of their squares, both under the weights.
-    """
+    """One row per point of a run: traces, effective rank and outliers of the Hessian."""
     rows = []
-    for path, point, group in _points(paths, "nodes", "weights"):
-        run = _run(path)
-        nodes, weights = (group.variables[name].values for name in ("nodes", "weights"))
-        first, second = (
-            run["parameters"] * np.nansum(weights * nodes**power) / len(nodes) for power in (1, 2)
-        )
+    for path, point, group in _points(paths, "nodes"):
+        found = group.attributes
         rows.append(
-            run
+            _run(path)
             | {"point": point}
-            | {name: group.attributes[name] for name in POINT}
-            | {"effective_rank": first**2 / second if second else np.nan}
-            | {"products": group.attributes["products"]}
+            | {name: found[name] for name in POINT}
+            | {"trace_method": found["trace_method"]}
+            | {f"{name}{end}": found[f"{name}{end}"] for name in ESTIMATES for end in ("", "_se")}
+            | {name: found[name] for name in ("outliers", "outlier_gap")}
+            | {name: found[name] for name in ("products", "gauss_newton_products")}
         )
     return pd.DataFrame(rows)
+
+
+def layers(paths: Paths) -> pd.DataFrame:
+    """One row per parameter tensor at a point of a run: its part of the trace."""
+    frames = []
+    for path, point, group in _points(paths, "tensor_traces", "tensor_traces_se"):
+        known = _run(path) | {"point": point, "status": group.attributes["status"]}
+        frame = pd.DataFrame(
+            {
+                "tensor": json.loads(group.attributes["tensors"]),
+                "entries": json.loads(group.attributes["tensor_sizes"]),
+                "gauss_newton_trace": group.variables["tensor_traces"].values,
+                "gauss_newton_trace_se": group.variables["tensor_traces_se"].values,
+            }
+        )
+        frames.append(_with(known, frame))
+    return pd.concat(frames, ignore_index=True)
 
 
 def spectrum(paths: Paths) -> pd.DataFrame:
@@ -110,9 +134,12 @@ def spectrum(paths: Paths) -> pd.DataFrame:
 
 
 def ladder(paths: Paths) -> pd.DataFrame:
-    """One row per subset of the samples and eigenvalue at a point of a run."""
+    """One row per subset of the samples and eigenvalue at a point of a run.
+
+    What it cost is empty where there was nothing to measure.
+    """
     rows = []
-    for path, point, group in _points(paths, *RUNG, *EIGENPAIR):
+    for path, point, group in _points(paths, *RUNG, *EIGENPAIR, "eigenvalue_se"):
         found = {name: variable.values for name, variable in group.variables.items()}
         for subset, values in enumerate(found["eigenvalues"]):
             for rank in range(1, len(values) + 1):
@@ -121,11 +148,15 @@ def ladder(paths: Paths) -> pd.DataFrame:
                     | {"point": point, "status": group.attributes["status"]}
                     | {"samples": found["samples"][subset], "subset": found["number"][subset]}
                     | {"rank": rank, "eigenvalue": values[rank - 1]}
+                    | {"eigenvalue_se": found["eigenvalue_se"][subset, rank - 1]}
                     | {"residual": found["residuals"][subset, rank - 1]}
                     | {"converged": bool(found["converged"][subset, rank - 1])}
                     | {name: found[name][subset] for name in RUNG[2:]}
                 )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    costs = list(RUNG[2:])
+    table[costs] = table[costs].astype("Int64").mask(table["status"] != "ok")
+    return table
 
 
 def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
@@ -282,10 +313,34 @@ def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _points(paths: Paths, *names: str) -> Iterator[tuple[Path | str, str, store.Group]]:
-    """Every point of every file, with the named variables."""
+    """Every point of every file, with the named variables, or all."""
     for path in paths:
         for point in store.subgroups(path):
-            yield path, point, store.read(path, point, names)
+            yield path, point, store.read(path, point, names or None)
+
+
+def _eigenpairs(group: store.Group) -> Iterator[dict]:
+    """The eigenvalues of a group, end by end, outermost first."""
+    found = {name: variable.values for name, variable in group.variables.items()}
+    for end in ("top", "bottom"):
+        for i, value in enumerate(found.get(f"{end}_eigenvalues", ())):
+            yield {
+                "end": end,
+                "rank": i + 1,
+                "eigenvalue": value,
+                "eigenvalue_se": found[f"{end}_standard_errors"][i],
+                "residual": found[f"{end}_residuals"][i],
+                "converged": bool(found[f"{end}_converged"][i]),
+                "cosine": found["cosines"][i] if "cosines" in found else np.nan,
+            }
+
+
+def _matched(snapshots: Path | str) -> dict:
+    """The matched point that training kept; NaN where it was not asked for or never reached."""
+    if "matched" not in store.subgroups(snapshots):
+        return dict.fromkeys(MATCHED.values(), np.nan)
+    found = store.read(snapshots, "matched", MATCHED).variables
+    return {column: float(found[name].values) for name, column in MATCHED.items()}
 
 
 def _has_pca(path: Path | str) -> bool:

@@ -1,5 +1,6 @@
 """Training runs from tensors in memory: snapshots of theta and the history of the losses."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,14 +17,32 @@ OPTIMIZERS = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.o
 HISTORY = ("step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
 
+OVERSHOOT = 0.03  # how far below its target, relatively, a matched loss is to lie at most
+MORE_CHECKS = 100  # for a loss that lies so, once one lies below
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The theta of a run at which a loss has fallen to a target."""
+
+    theta: np.ndarray  # (P,) float32
+    preconditioner: np.ndarray | None  # (P,) float32, as in Run
+    step: int
+    epoch: float
+    loss: float  # nats
+    loss_se: float  # its standard error over the samples, nats
+
+
 @dataclass(frozen=True)
 class Run:
     """What a training run leaves behind. A diverged run ends with the row that is not finite."""
 
     snapshots: np.ndarray  # (S, P) float32, theta at `snapshot_rows`
+    preconditioners: np.ndarray | None  # (S, P) float32, Adam's (`preconditioner`); None: not Adam
     snapshot_rows: np.ndarray  # (S,) rows of history at which the snapshots were taken
     history: dict[str, np.ndarray]  # the columns HISTORY, each (rows,); row 0 is the initialisation
     diverged: bool  # theta stopped being finite
+    matched: Matched | None  # None: not asked for, or never reached
 
 
 def make_optimizer(parameters, spec: Mapping) -> torch.optim.Optimizer:
@@ -33,6 +52,31 @@ def make_optimizer(parameters, spec: Mapping) -> torch.optim.Optimizer:
     """
     arguments = {key: value for key, value in spec.items() if key != "name"}
     return OPTIMIZERS[spec["name"]](parameters, fused=True, **arguments)
+
+
+def preconditioner(update: torch.optim.Optimizer) -> Tensor | None:
+    """Adam's preconditioner P (P,), with which its last update was theta <- theta - lr m / P.
+
+    m is the running mean of the gradients and v that of their squares (AMSGrad: its maximum so
+    far), both after t updates: P = (1 - beta_1^t) (sqrt(v / (1 - beta_2^t)) + eps), as in Cohen et
+    al. 2022. NaN before the first update; None for an optimizer without one. Weight decay is not a
+    part of it: `Adam`'s is in the gradients, `AdamW`'s beside this update.
+    """
+    (group,) = update.param_groups
+    if "betas" not in group:
+        return None
+    beta_1, beta_2 = group["betas"]
+    squares = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
+    parts = []
+    for parameter in group["params"]:
+        state = update.state.get(parameter)
+        if not state:
+            parts.append(torch.full_like(parameter, torch.nan).detach())
+            continue
+        t = float(state["step"])
+        root = (state[squares] / (1 - beta_2**t)).sqrt() + group["eps"]
+        parts.append((1 - beta_1**t) * root)
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
 def train(
@@ -48,6 +92,7 @@ def train(
     evaluations_per_epoch: int,
     snapshots_per_epoch: int,
     generator: torch.Generator,
+    matched: tuple[Objective, float] | None = None,
 ) -> Run:
     """Minimise the mean cross-entropy of `model` over inputs (n, ...) and targets (n,).
 
@@ -55,6 +100,12 @@ def train(
     smaller. History and snapshots are taken at initialisation and then at evenly spaced steps of
     every epoch, its end included. Training stops at the first of these at which theta is not
     finite: the run has diverged, and its last snapshot and last row of history show it.
+
+    With an objective and a target loss (nats) as `matched`, the run keeps the first theta looked
+    at whose loss on that objective is at most the target. It looks at every step when the loss is
+    close to the target, and the more rarely the farther it is (`steps_to_wait`). Where the first
+    lies more than 3 % below the target, it looks for one that does not at each of the next 100
+    steps, and keeps the closest to the target from below. Looking changes nothing about the run.
 
     The model's dropout, if any, draws from the caller's random state.
     """
@@ -70,6 +121,7 @@ def train(
 
     rows: list[tuple] = []
     snapshots: list[np.ndarray] = []
+    preconditioners: list[np.ndarray] = []
     snapshot_rows: list[int] = []
 
     def record(epoch: int, step_in_epoch: int, with_snapshot: bool) -> bool:
@@ -77,7 +129,8 @@ def train(
         theta = flatten(model)
         finite = bool(torch.isfinite(theta).all())
         if with_snapshot or not finite:
-            snapshots.append(theta.float().cpu().numpy())
+            snapshots.append(as_stored(theta))
+            preconditioners.append(as_stored(preconditioner(update)))
             snapshot_rows.append(len(rows))
         train_now, test_now = evaluate(train_objective, theta), evaluate(test_objective, theta)
         rows.append(
@@ -92,7 +145,37 @@ def train(
         )
         return finite
 
+    best: Matched | None = None
+    due, last = 0, math.inf  # step of the next look, and of the last one
+    before = (0, math.inf)  # step and loss of the look before
+
+    def look(step: int) -> None:
+        """Keep theta if its loss is closer to the target than the best so far, from below."""
+        nonlocal best, due, last, before
+        objective, target = matched
+        theta = flatten(model)
+        now = evaluate(objective, theta)
+        if now.loss <= target and (best is None or now.loss > best.loss):
+            last = min(last, step + MORE_CHECKS)
+            best = Matched(
+                as_stored(theta),
+                as_stored(preconditioner(update)),
+                step,
+                step / steps_per_epoch,
+                now.loss,
+                now.loss_se,
+            )
+        if best is None:
+            due = step + steps_to_wait(step, now.loss, target, before)
+            before = (step, now.loss)
+        elif best.loss < (1 - OVERSHOOT) * target:
+            due = step + 1
+        else:
+            due = math.inf
+
     finite = record(0, 0, True)
+    if matched:
+        look(0)
     model.train()
     for epoch in range(epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
@@ -106,6 +189,9 @@ def train(
                 loss = nn.functional.cross_entropy(model(x), y, reduction="sum") / len(batch)
                 loss.backward()
             update.step()
+            taken = epoch * steps_per_epoch + step
+            if matched and due <= taken <= last:
+                look(taken)
             if step in evaluation_steps or step in snapshot_steps:
                 finite = record(epoch, step, step in snapshot_steps)
             if not finite:
@@ -117,7 +203,33 @@ def train(
         name: np.array(column)
         for name, column in zip(HISTORY, zip(*rows, strict=True), strict=True)
     }
-    return Run(np.stack(snapshots), np.array(snapshot_rows), history, diverged=not finite)
+    return Run(
+        np.stack(snapshots),
+        None if preconditioners[0] is None else np.stack(preconditioners),
+        np.array(snapshot_rows),
+        history,
+        diverged=not finite,
+        matched=best,
+    )
+
+
+def as_stored(vector: Tensor | None) -> np.ndarray | None:
+    """float32 in the main memory, of what there is."""
+    return None if vector is None else vector.float().cpu().numpy()
+
+
+def steps_to_wait(step: int, loss: float, target: float, before: tuple[int, float]) -> int:
+    """After how many more steps a loss that is above its target is worth another look.
+
+    Half of what it takes to the target, at least 1, if log(loss) goes on falling as fast as since
+    the look `before` (step, loss), or as that of a loss that is proportional to 1 / step, if that
+    is faster. A loss that is not finite counts as e times the target.
+    """
+    if not math.isfinite(loss):
+        return max(1, step // 2)
+    to_fall, fallen = math.log(loss / target), math.log(before[1] / loss)
+    steps = min(step, (step - before[0]) / fallen) if fallen > 0 else step
+    return max(1, int(0.5 * steps * to_fall))
 
 
 def spread(steps: int, parts: int) -> frozenset[int]:
@@ -125,21 +237,15 @@ def spread(steps: int, parts: int) -> frozenset[int]:
     return frozenset(round((part + 1) * steps / parts) or 1 for part in range(parts))
 
 
-def find_point(
-    point: str, epochs: np.ndarray, train_losses: np.ndarray, matched_loss: float
-) -> int | None:
+def find_point(point: str, epochs: np.ndarray) -> int | None:
     """The snapshot that a point of a run names, or None where the run never got there.
 
-    `init` is the first snapshot, `final` the last, `epochN` the one after N epochs, and `matched`
-    the first whose training loss is at most `matched_loss` (nats). `epochs` and `train_losses`
-    are (S,), one entry per snapshot.
+    `init` is the first snapshot, `final` the last and `epochN` the one after N epochs; `epochs`
+    (S,) has one entry per snapshot.
     """
     if point == "init":
         return 0
     if point == "final":
         return len(epochs) - 1
-    if point == "matched":
-        reached = np.flatnonzero(np.asarray(train_losses) <= matched_loss)
-    else:
-        reached = np.flatnonzero(np.asarray(epochs) == int(point.removeprefix("epoch")))
+    reached = np.flatnonzero(np.asarray(epochs) == int(point.removeprefix("epoch")))
     return int(reached[0]) if len(reached) else None

@@ -7,6 +7,7 @@ explained variances need nothing else, and the null trajectories are drawn as Gr
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import toeplitz
 
 
 @dataclass(frozen=True)
@@ -75,18 +76,95 @@ def random_walk_gram(
 
     The steps are unit vectors scaled to the norms; each is the normalised sum of isotropic
     Gaussian noise of expected squared norm 1 - drift^2 and `drift` times one fixed unit vector
-    (drift 0: isotropic). The Gram matrix of T isotropic Gaussian vectors is Wishart and drawn by
-    Bartlett's decomposition (1934), so no vector of length `dimensions` is ever made. Needs
-    dimensions > T.
+    (drift 0: isotropic). Needs dimensions > T.
     """
     count = len(step_norms)
     scale = np.sqrt((1 - drift**2) / dimensions)
     along = drift + scale * generator.standard_normal(count)  # component along the drift
-    lower = np.tril(generator.standard_normal((count, count)), -1)
-    lower[np.diag_indices(count)] = np.sqrt(generator.chisquare(dimensions - 1 - np.arange(count)))
-    gram = np.outer(along, along) + scale**2 * (lower @ lower.T)
-    norms = step_norms / np.sqrt(np.diag(gram))
-    return gram * np.outer(norms, norms)
+    noise = scale * _gaussian_steps(count, dimensions - 1, generator)
+    return _with_norms(np.outer(along, along) + noise @ noise.T, step_norms)
+
+
+def mean_cosines(gram: np.ndarray) -> np.ndarray:
+    """Mean cosine (T,) between two steps of a trajectory that are k = 0, 1, ..., T - 1 apart."""
+    cosines = _with_norms(gram, np.ones(len(gram)))
+    return np.array([np.diag(cosines, lag).mean() for lag in range(len(gram))])
+
+
+def nearest_autocorrelation(sequence: np.ndarray) -> np.ndarray:
+    """The autocorrelation (T,) of a stationary process that is close to a sequence (T,).
+
+    That is one whose Toeplitz matrix has no negative eigenvalue, which means of cosines need not
+    have. Alternating projections: negative eigenvalues to 0, then the mean of each diagonal.
+    """
+    found = sequence / sequence[0]
+    for _ in range(200):
+        values, vectors = np.linalg.eigh(toeplitz(found))
+        if values[0] > -1e-9:
+            break
+        clipped = (vectors * np.maximum(values, 0.0)) @ vectors.T
+        found = np.array([np.diag(clipped, lag).mean() for lag in range(len(found))])
+        found /= found[0]
+    return found
+
+
+def effective_dimensions(gram: np.ndarray, autocorrelation: np.ndarray) -> float:
+    """In how many dimensions a stationary Gaussian process scatters as the run's cosines do.
+
+    The cosine of two steps of a stationary Gaussian process of autocorrelation r, independent and
+    alike in d dimensions, has the variance (1 - r^2)^2 / d about its mean, and those of two pairs
+    k apart, h from each other, the covariance w_k(h) / d of Bartlett's formula (1946),
+
+        w_k(h) = r_h^2 + r_{h+k} r_{h-k} - 2 r_k r_h (r_{h-k} + r_{h+k})
+                 + r_k^2 / 2 (2 r_h^2 + r_{h-k}^2 + r_{h+k}^2).
+
+    So the squares of the cosines about the mean of their lag add up, over all lags, to a number
+    that is inversely proportional to d in expectation; d is where that is the run's own.
+    """
+    count = len(gram)
+    cosines = _with_norms(gram, np.ones(count))
+    scatter, expected = 0.0, 0.0
+
+    def r(lags: np.ndarray) -> np.ndarray:
+        found = np.zeros(lags.shape)
+        within = np.abs(lags) < count
+        found[within] = autocorrelation[np.abs(lags[within])]
+        return found
+
+    for lag in range(1, count - 1):
+        pairs = count - lag
+        of_lag = np.diag(cosines, lag)
+        scatter += np.sum((of_lag - of_lag.mean()) ** 2)
+        apart = np.subtract.outer(np.arange(pairs), np.arange(pairs))
+        same, behind, ahead, rk = r(apart), r(apart - lag), r(apart + lag), autocorrelation[lag]
+        covariance = (
+            same**2
+            + ahead * behind
+            - 2 * rk * same * (behind + ahead)
+            + rk**2 / 2 * (2 * same**2 + behind**2 + ahead**2)
+        )
+        expected += np.trace(covariance) - covariance.sum() / pairs
+    return expected / scatter if scatter > 0 else np.inf
+
+
+def stationary_gram(
+    step_norms: np.ndarray,
+    dimensions: int,
+    autocorrelation: np.ndarray,
+    *,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """The steps' Gram matrix of a stationary Gaussian process with given step norms (T,).
+
+    Each of its `dimensions` is an independent process of that autocorrelation (T,); the steps are
+    then scaled to the norms. Unscaled, the Gram matrix has the Toeplitz matrix of the
+    autocorrelation as its expectation, exactly; scaled, cosines come out smaller by
+    r (1 - r^2) / (2 dimensions), to leading order.
+    """
+    values, vectors = np.linalg.eigh(toeplitz(autocorrelation))
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    steps = root @ _gaussian_steps(len(step_norms), dimensions, generator)
+    return _with_norms(steps @ steps.T, step_norms)
 
 
 def mean_drift(gram: np.ndarray) -> float:
@@ -94,9 +172,7 @@ def mean_drift(gram: np.ndarray) -> float:
 
     Two steps share drift^2 of their direction on average; a negative mean cosine gives 0.
     """
-    norms = np.sqrt(np.diag(gram))
-    cosines = gram / np.outer(norms, norms)
-    count = len(gram)
+    cosines, count = _with_norms(gram, np.ones(len(gram))), len(gram)
     mean = (cosines.sum() - count) / (count * (count - 1))
     return float(np.sqrt(max(mean, 0.0)))
 
@@ -109,11 +185,15 @@ def null_explained(
     *,
     generator: np.random.Generator,
 ) -> dict[str, np.ndarray]:
-    """Explained variances (draws, C) of three kinds of trajectory without the run's structure.
+    """Explained variances (draws, C) of four kinds of trajectory without the run's structure.
 
     `random_walk`: isotropic steps of the run's norms (explained variance of component k tends to
     6 / (pi k)^2 for many equal steps: Antognini & Sohl-Dickstein 2018). `drift`: the same with the
-    run's mean cosine between steps. `shuffled`: the run's own steps in random order.
+    run's mean cosine between steps. `shuffled`: the run's own steps in random order. `stationary`:
+    a Gaussian process with the run's mean cosine at every lag (`mean_cosines`), and in as many
+    dimensions as make its cosines scatter as the run's do (`effective_dimensions`; at most those
+    of the run): what is outside its band is not stationary. Isotropic noise in 10^5 dimensions
+    hardly varies, so that the bands of the first two are a hair wide.
     """
     norms = np.sqrt(np.diag(gram))
 
@@ -122,10 +202,15 @@ def null_explained(
         return gram[np.ix_(order, order)]
 
     drift = mean_drift(gram)
+    autocorrelation = nearest_autocorrelation(mean_cosines(gram))
+    effective = min(effective_dimensions(gram, autocorrelation), dimensions)
     draw = {
         "random_walk": lambda: random_walk_gram(norms, dimensions, 0.0, generator=generator),
         "drift": lambda: random_walk_gram(norms, dimensions, drift, generator=generator),
         "shuffled": shuffled,
+        "stationary": lambda: stationary_gram(
+            norms, max(round(effective), 1), autocorrelation, generator=generator
+        ),
     }
     return {
         name: np.stack([explained_variance(one(), components) for _ in range(draws)])
@@ -147,6 +232,24 @@ def plane_grid(coordinates: np.ndarray, points: int, margin: float) -> np.ndarra
         steps = np.fmax(-low / below, high / above)
     best = int(np.argmin(steps))
     return steps[best] * np.arange(-best, points - best)
+
+
+def _gaussian_steps(count: int, dimensions: int, generator: np.random.Generator) -> np.ndarray:
+    """A matrix whose products of rows are those of `count` standard Gaussian vectors.
+
+    Bartlett's decomposition (1934): lower triangular, or trapezoidal in fewer `dimensions` than
+    vectors, so that no vector of length `dimensions` is ever made.
+    """
+    lower = np.tril(generator.standard_normal((count, count)), -1)
+    diagonal = np.arange(min(count, dimensions))
+    lower[diagonal, diagonal] = np.sqrt(generator.chisquare(dimensions - diagonal))
+    return lower[:, :dimensions]
+
+
+def _with_norms(gram: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """A Gram matrix of the same cosines and of vectors of these norms."""
+    scale = norms / np.sqrt(np.diag(gram))
+    return gram * np.outer(scale, scale)
 
 
 def _descending_eigh(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

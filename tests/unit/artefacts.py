@@ -21,6 +21,12 @@ SEEDS = (0, 1, 2)
 POINTS = ("matched", "final")
 NAN = np.nan
 OBJECTIVE = {"samples": 500, "split": "train", "device": "cpu"}
+ESTIMATES = {  # of a point, with errors of a twentieth
+    "trace": 40.0,
+    "gauss_newton_trace": 38.0,
+    "filter_curvature": 1.5,
+    "effective_rank": 12.0,
+}
 RISE = 4.0  # nats; so the eigenplane of an eigenvalue of 8 has its unit at 1
 
 
@@ -49,6 +55,7 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
         stage: []
         for stage in (
             "history",
+            "snapshots",
             "hessian",
             "ladder",
             "landscape",
@@ -71,6 +78,8 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
             where.mkdir(parents=True)
             files["history"].append(where / "history.csv")
             history(where / "history.csv", model, optimizer, seed, rng)
+            files["snapshots"].append(where / "snapshots.h5")
+            snapshots(where / "snapshots.h5", model, optimizer, seed)
             for stage, groups in writers.items():
                 files[stage].append(where / f"{stage}.h5")
                 identity = identity_of(model, optimizer, seed) | OBJECTIVE
@@ -108,6 +117,35 @@ def history(path: Path, model: str, optimizer: str, seed: int, rng) -> None:
     store.write_csv(frame, path)
 
 
+def snapshots(path: Path, model: str, optimizer: str, seed: int) -> None:
+    """Two snapshots and the matched point of a run, where there is one; `wild` is Adam."""
+    identity, wild = identity_of(model, optimizer, seed), optimizer == "wild"
+    vectors = {"theta": np.zeros((2, identity["parameters"]), np.float32)}
+    if status_of(model, optimizer, seed, "final") == "diverged":
+        vectors["theta"][1] = NAN
+    if wild:
+        vectors["preconditioner"] = np.full_like(vectors["theta"], 2.0)
+        vectors["preconditioner"][0] = NAN  # no update yet
+    numbers = {"step": np.array([0, 30]), "epoch": np.array([0.0, 3.0])}
+    groups = {
+        "/": Group(
+            {n: Variable(("snapshot", "parameter"), v, "1", n) for n, v in vectors.items()}
+            | {n: Variable(("snapshot",), v, "1", n) for n, v in numbers.items()}
+        )
+    }
+    if status_of(model, optimizer, seed, "matched") == "ok":
+        at = {"step": 20, "epoch": 2.0, "loss": 0.295 - 0.001 * seed, "loss_se": 0.02}
+        groups["matched"] = Group(
+            {
+                n: Variable(("parameter",), np.nan_to_num(v[1]) + 1, "1", n)
+                for n, v in vectors.items()
+            }
+            | {n: Variable((), np.array(v), "1", n) for n, v in at.items()}
+        )
+    attributes = {"diverged": np.isnan(vectors["theta"]).any(), "preconditioned": wild}
+    store.write(path, groups, store.provenance({}, {}, {}, **identity, **attributes))
+
+
 def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
     groups = {}
     for point in POINTS:
@@ -117,25 +155,41 @@ def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         bottom = gap * np.array([-0.4, -0.1])
         nodes = gap * np.sort(rng.normal(0, 3, (2, 6)))
         weights = rng.dirichlet(np.ones(6), 2) * (1.0 if status == "ok" else 0.0)
-        variables = {}
-        for end, values, good in (("top", top, [1, 1, 0]), ("bottom", bottom, [1, 1])):
-            converged = np.array(good if status == "ok" else [0] * len(good), "int8")
-            variables |= {
-                f"{end}_eigenvalues": Variable((end,), values, "nats", "eigenvalues of H"),
-                f"{end}_residuals": Variable((end,), 1e-4 * np.abs(values), "nats", "residuals"),
-                f"{end}_converged": Variable((end,), converged, "1", "1: converged"),
-            }
+        variables = eigenpairs("top", top, [1, 1, 0]) | eigenpairs("bottom", bottom, [1, 1])
         vectors = np.eye(2, MODELS[model][2], dtype=np.float32)
         variables |= {
             "eigenvectors": Variable(("vector", "parameter"), vectors, "1", "eigenvectors"),
             "nodes": Variable(("probe", "node"), nodes, "nats", "nodes"),
             "weights": Variable(("probe", "node"), weights, "1", "weights"),
+            "tensor_traces": Variable(("tensor",), gap * np.array([30.0, 8.0]), "nats", "traces"),
+            "tensor_traces_se": Variable(("tensor",), gap * np.array([2.0, 1.0]), "nats", "errors"),
         }
         attributes = {"status": status, "step": 20 if status == "ok" else -1}
-        attributes |= {"loss": gap * 0.25, "loss_se": gap * 0.02}
-        attributes |= {"trace": gap * 40.0, "trace_se": gap * 2.0, "products": 17}
+        attributes |= {"loss": gap * 0.25, "loss_se": gap * 0.02, "trace_method": "exact"}
+        for name, value in ESTIMATES.items():
+            attributes |= {name: gap * value, f"{name}_se": gap * value / 20}
+        attributes |= {"outliers": gap * 2.0, "outlier_gap": gap * 5.0}
+        attributes |= {"products": 17, "gauss_newton_products": 9}
+        attributes |= {"tensors": '["a.weight", "a.bias"]', "tensor_sizes": "[180, 20]"}
         groups[point] = Group(variables, attributes)
+        split = eigenpairs("top", 0.9 * top, [1, 1, 1])
+        split["cosines"] = Variable(("top",), gap * np.array([1.0, 0.9, 0.8]), "1", "cosines")
+        groups[f"{point}/gauss_newton"] = Group(split, {"status": status})
+        groups[f"{point}/filter"] = Group(eigenpairs("top", 0.5 * top[:1], [1]), {"status": status})
+        if optimizer == "wild":
+            own = eigenpairs("top", 2 * top[:1], [1])
+            groups[f"{point}/preconditioned"] = Group(own, {"status": status})
     return groups
+
+
+def eigenpairs(end: str, values: np.ndarray, converged: list[int]) -> dict[str, Variable]:
+    good = np.array(converged, "int8") * np.isfinite(values)
+    return {
+        f"{end}_eigenvalues": Variable((end,), values, "nats", "eigenvalues"),
+        f"{end}_standard_errors": Variable((end,), 0.1 * np.abs(values), "nats", "errors"),
+        f"{end}_residuals": Variable((end,), 1e-4 * np.abs(values), "nats", "residuals"),
+        f"{end}_converged": Variable((end,), good.astype("int8"), "1", "1: converged"),
+    }
 
 
 def ladder(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
@@ -151,6 +205,7 @@ def ladder(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
             "samples": Variable(each, np.array([50, 50, 100]), "1", "samples"),
             "number": Variable(each, np.array([0, 1, 0]), "1", "index among its size"),
             "eigenvalues": Variable(by_rank, values, "nats", "eigenvalues"),
+            "eigenvalue_se": Variable(by_rank, 0.1 * values, "nats", "standard errors"),
             "residuals": Variable(by_rank, 1e-4 * values, "nats", "residuals"),
             "converged": Variable(by_rank, converged.astype("int8"), "1", "converged"),
             "products": Variable(each, np.array([3, 4, 5]), "1", "products"),
@@ -265,7 +320,7 @@ def trajectory(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         "loss": Variable(each, np.geomspace(2.3, 0.1, count), "nats", "true loss"),
         "loss_se": Variable(each, np.full(count, 0.01), "nats", "standard error"),
     }
-    for null in ("random_walk", "drift", "shuffled"):
+    for null in ("random_walk", "drift", "shuffled", "stationary"):
         drawn = explained * rng.uniform(0.8, 1.2, (20, 1))
         variables[f"explained_{null}"] = Variable(("draw", "component"), drawn, "1", null)
     plane = {

@@ -426,7 +426,7 @@ def test_the_edge_of_stability_of_the_learning_rate_is_drawn(tables, artefacts):
 
 
 def test_each_optimizer_has_its_own_ceiling_at_its_own_place():
-    """Of three optimizers, the second has none: Adam's would not be a number of its lr alone."""
+    """Of three optimizers, the second has none of H: Adam's is one of the preconditioned H."""
     config = CONFIG | {
         "experiments": {
             "e": CONFIG["experiments"]["small"] | {"optimizers": ["plain", "wild", "momentum"]}
@@ -434,6 +434,7 @@ def test_each_optimizer_has_its_own_ceiling_at_its_own_place():
     }
     shown = study.get_shown(config, "e")
     assert shown["ceilings"] == {"plain": pytest.approx(5.0), "momentum": pytest.approx(38.0)}
+    assert shown["preconditioned_ceilings"].keys() == {"wild"}
 
 
 @pytest.mark.parametrize("optimizers", [["momentum", "wild"], ["wild", "momentum"]])

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from lossgeo import store, tables
-from lossgeo.store import Group, Variable
+from lossgeo.store import Group
 
 from .artefacts import (
     CELLS,
+    ESTIMATES,
     NAN,
     OBJECTIVE,
     POINTS,
@@ -24,10 +25,11 @@ RUNS = [(*cell, seed) for cell in CELLS for seed in SEEDS]
 
 MAKERS = {
     "history": lambda files: tables.history(files["history"]),
-    "runs": lambda files: tables.runs(files["history"], 0.3),
+    "runs": lambda files: tables.runs(files["history"] + files["snapshots"], 0.3),
     "eigenvalues": lambda files: tables.eigenvalues(files["hessian"]),
     "curvature": lambda files: tables.curvature(files["hessian"]),
     "spectrum": lambda files: tables.spectrum(files["hessian"]),
+    "layers": lambda files: tables.layers(files["hessian"]),
     "ladder": lambda files: tables.ladder(files["ladder"]),
     "landscape": lambda files: tables.landscape(files["landscape"], 0.1, 0.01),
     "flatness": lambda files: tables.flatness(files["flatness"]),
@@ -64,7 +66,7 @@ def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
     assert set(table.columns) <= set(tables.columns().index)
 
 
-MEASURED = ("eigenvalues", "curvature", "spectrum", "landscape", "flatness")
+MEASURED = ("eigenvalues", "curvature", "layers", "spectrum", "landscape", "flatness")
 
 
 @pytest.mark.parametrize("name", [*MEASURED, "trajectory", "trajectory_path"])
@@ -106,7 +108,8 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
     rows = made[name].groupby(["model", "optimizer", "seed", "point"], sort=False)
     expected = [(*run, point) for run in RUNS for point in POINTS]
     assert sorted(rows.groups) == sorted(expected)
-    assert rows.size().nunique() == 1
+    for _, sizes in rows.size().groupby("optimizer"):
+        assert sizes.nunique() == 1
     for (*run, point), part in rows:
         assert (part["status"] == status_of(*run, point)).all()
 
@@ -114,10 +117,11 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
 @pytest.mark.parametrize(
     ("name", "numbers"),
     [
-        ("eigenvalues", ["eigenvalue", "residual"]),
-        ("curvature", ["loss", "loss_se", "trace", "trace_se", "effective_rank"]),
+        ("eigenvalues", ["eigenvalue", "eigenvalue_se", "residual"]),
+        ("curvature", ["loss", "loss_se", *ESTIMATES, "outliers", "outlier_gap"]),
+        ("layers", ["gauss_newton_trace", "gauss_newton_trace_se"]),
         ("spectrum", ["node"]),
-        ("ladder", ["eigenvalue", "residual"]),
+        ("ladder", ["eigenvalue", "eigenvalue_se", "residual"]),
         ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
         ("flatness", ["rise", "rise_se"]),
         ("connectivity", ["barrier", "barrier_se", "barrier_t"]),
@@ -165,7 +169,12 @@ def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for frame, path in zip((one, other), paths, strict=True):
         store.write_csv(frame, path)
-    found = tables.runs(paths, 0.3)
+    snapshots = [tmp_path / "a.h5", tmp_path / "b.h5"]
+    numbers = {"step": 9, "epoch": 0.9, "loss": 0.295, "loss_se": 0.01}
+    at = {n: Variable((), np.array(v), "1", n) for n, v in numbers.items()}
+    store.write(snapshots[0], {"matched": Group(at)}, {})
+    store.write(snapshots[1], {}, {})
+    found = tables.runs(paths + snapshots, 0.3)
     assert list(found["seed"]) == [3, 4]
     assert list(found["steps_to_train_loss"].fillna(-1)) == [10, -1]
     assert list(found["step"]) == [15, 15]
@@ -173,11 +182,14 @@ def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
     assert found["train_loss"][0] == 0.28
     assert math.isnan(found["train_loss"][1])
     assert found["test_accuracy"][0] == 0.84
+    columns = ["matched_step", "matched_epoch", "matched_loss_reached", "matched_loss_se"]
+    assert list(found.loc[0, columns]) == [9, 0.9, 0.295, 0.01]
+    assert found.loc[1, columns].isna().all()
 
 
 def test_eigenvalues_are_ranked_from_the_outside(made, artefacts):
     at = made["eigenvalues"].query("model == 'mlp-4' and optimizer == 'momentum'")
-    at = at.query("seed == 0 and point == 'final'")
+    at = at.query("seed == 0 and point == 'final' and matrix == 'hessian'")
     stored = store.read(artefacts["hessian"][0], "final").variables
     top = at[at["end"] == "top"]
     assert list(top["rank"]) == [1, 2, 3]
@@ -195,15 +207,19 @@ def test_a_ladder_has_a_row_for_every_subset_and_rank(made, artefacts):
     rungs = ["samples", "subset", "rank"]
     costs = ["products", "coarse_samples", "coarse_products"]
     for _, part in table.groupby(["model", "optimizer", "seed", "point"]):
+        measured = part["status"].iloc[0] == "ok"
         assert list(map(tuple, part[rungs].to_numpy())) == [
             *((50, 0, 1), (50, 0, 2), (50, 1, 1), (50, 1, 2), (100, 0, 1), (100, 0, 2))
         ]
-        assert list(map(tuple, part[costs].to_numpy())) == [
+        assert part[costs].notna().all(axis=None) == measured
+        assert part[costs].isna().all(axis=None) != measured
+        assert not measured or list(map(tuple, part[costs].to_numpy())) == [
             *[(3, 10, 16)] * 2,
             *[(4, 10, 17)] * 2,
             *[(5, 20, 18)] * 2,
         ]
-    assert {str(kind) for kind in table.dtypes[[*rungs, *costs]]} == {"int64"}
+    assert {str(kind) for kind in table.dtypes[rungs]} == {"int64"}
+    assert {str(kind) for kind in table.dtypes[costs]} == {"Int64"}
 
 
 def test_a_ladder_has_the_eigenvalues_and_residuals_that_were_stored(made, artefacts):
@@ -211,6 +227,7 @@ def test_a_ladder_has_the_eigenvalues_and_residuals_that_were_stored(made, artef
     at = at.query("seed == 0 and point == 'final'")
     stored = store.read(artefacts["ladder"][0], "final").variables
     np.testing.assert_array_equal(at["eigenvalue"], stored["eigenvalues"].values.ravel())
+    np.testing.assert_array_equal(at["eigenvalue_se"], stored["eigenvalue_se"].values.ravel())
     np.testing.assert_array_equal(at["residual"], stored["residuals"].values.ravel())
     assert list(at["converged"]) == [True] * 5 + [False]
     assert made["ladder"]["converged"].dtype == bool
@@ -222,30 +239,34 @@ def test_no_rung_of_a_run_that_was_not_measured_has_converged(made):
     assert not lost["converged"].any()
 
 
-def test_the_effective_rank_is_the_participation_ratio(tmp_path):
-    """tr(H)^2 / ||H||_F^2 from exact quadratures: 4 equal eigenvalues among 16 give 4."""
-    for rank in (1, 4, 16):
-        variables = {
-            "nodes": Variable(("probe", "node"), np.array([[0.0, 2.0]] * 3), "nats", "nodes"),
-            "weights": Variable(
-                ("probe", "node"), np.array([[1 - rank / 16, rank / 16]] * 3), "1", "weights"
-            ),
-        }
-        attributes = {"status": "ok", "step": 1, "trace": 1.0, "trace_se": 0.1, "products": 6}
-        attributes |= {"loss": 0.3, "loss_se": 0.02}
-        identity = {"model": "m", "family": "mlp", "width": 1, "parameters": 16}
-        identity |= {"optimizer": "sgd", "seed": 0, **OBJECTIVE}
-        path = tmp_path / f"{rank}.h5"
-        store.write(path, {"final": Group(variables, attributes)}, identity)
-        assert tables.curvature([path])["effective_rank"][0] == pytest.approx(rank, rel=1e-12)
-
-
 def test_the_curvature_of_a_point_comes_with_its_loss(made, artefacts):
     """The objective's own loss there: by how much runs differ that a point calls alike."""
     ok = made["curvature"].query("status == 'ok'")
     assert (ok["loss"] == 0.25).all()
     assert (ok["loss_se"] == 0.02).all()
-    assert (ok["trace_se"] == 2.0).all()
+    assert (ok["trace_method"] == "exact").all()
+    for name, value in ESTIMATES.items():
+        assert (ok[name] == value).all()
+        assert (ok[f"{name}_se"] == value / 20).all()
+
+
+def test_a_points_trace_is_told_by_tensor(made):
+    part = made["layers"].query("model == 'mlp-4' and seed == 0 and point == 'final'").head(2)
+    assert list(part["tensor"]) == ["a.weight", "a.bias"]
+    assert list(part["entries"]) == [180, 20]
+    assert list(part["gauss_newton_trace"]) == [30.0, 8.0]
+
+
+def test_other_matrices_have_their_own_eigenvalues(made):
+    at = made["eigenvalues"].query("model == 'cnn-2' and seed == 1 and point == 'final'")
+    of = {m: p["eigenvalue"].to_numpy() for m, p in at.query("end == 'top'").groupby("matrix")}
+    wild = at["optimizer"] == "wild"
+    assert set(at.loc[wild, "matrix"]) == {"hessian", "gauss_newton", "filter", "preconditioned"}
+    assert set(at.loc[~wild, "matrix"]) == {"hessian", "gauss_newton", "filter"}
+    np.testing.assert_allclose(of["gauss_newton"], 0.9 * of["hessian"], rtol=1e-12)
+    cosines = at.query("optimizer == 'momentum' and matrix == 'gauss_newton'")["cosine"]
+    assert list(cosines) == [1.0, 0.9, 0.8]
+    assert at.query("matrix == 'hessian'")["cosine"].isna().all()
 
 
 def test_the_weights_of_every_probe_sum_to_one(made):
@@ -357,7 +378,7 @@ def test_a_run_without_a_pca_has_its_rows_with_its_status(made):
         }
     rows = table.groupby(["model", "optimizer", "seed"])[["component", "null_model"]]
     assert {tuple(map(tuple, part.to_numpy())) for _, part in rows} == {
-        tuple((c, null) for null in ("random_walk", "drift", "shuffled") for c in (1, 2, 3))
+        tuple((c, null) for null in tables.NULLS for c in (1, 2, 3))
     }
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from lossgeo import training
 from lossgeo.models import block_size, build
 from lossgeo.objective import evaluate, make_objective
 from lossgeo.parameters import flatten
-from lossgeo.training import HISTORY, find_point, make_optimizer, spread, train
+from lossgeo.training import HISTORY, find_point, make_optimizer, spread, steps_to_wait, train
 
 SPEC = {"family": "mlp", "width": 6}
 
@@ -255,28 +256,173 @@ def test_optimizers_take_the_configs_arguments():
     assert sgd.defaults["nesterov"]
 
 
-EPOCHS = np.array([0.0, 0.5, 1.0, 1.5, 2.0])
-LOSSES = np.array([2.3, 0.9, 0.3, 0.4, 0.1])
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [("init", 0), ("final", 4), ("epoch1", 2), ("epoch2", 4), ("epoch3", None)],
+)
+def test_points_of_a_run(point, expected):
+    assert find_point(point, np.array([0.0, 0.5, 1.0, 1.5, 2.0])) == expected
+
+
+# The matched point
+
+OPTIMIZERS = [
+    {"name": "SGD", "lr": 0.02},
+    {"name": "SGD", "lr": 0.002, "momentum": 0.9},
+    {"name": "Adam", "lr": 0.001},
+]
+
+
+def every_theta(toy, settings):
+    """theta after every step of a run, the initialisation included."""
+    found, *_ = run(toy, **settings | {"snapshots_per_epoch": 1000})
+    return [torch.from_numpy(theta) for theta in found.snapshots]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=str)
+@pytest.mark.parametrize("target", [0.9, 0.5, 0.25])
+def test_the_matched_theta_is_an_iterate_just_below_the_target(toy, optimizer, target):
+    settings = {"optimizer": optimizer, "epochs": 150}
+    plain, *_ = run(toy, **settings)
+    settings["generator"] = torch.Generator().manual_seed(0)
+    objective = run(toy, epochs=0)[3][1]
+    found, *_ = run(toy, **settings, matched=(objective, target))
+
+    # looking changes nothing
+    np.testing.assert_array_equal(found.snapshots, plain.snapshots)
+    assert all(found.history[n].tobytes() == plain.history[n].tobytes() for n in HISTORY)
+    assert plain.matched is None
+
+    settings["generator"] = torch.Generator().manual_seed(0)
+    thetas = every_theta(toy, settings)
+    matched = found.matched
+    np.testing.assert_array_equal(matched.theta, thetas[matched.step])
+    assert matched.epoch == matched.step / 4
+    now = evaluate(objective, thetas[matched.step])
+    assert (matched.loss, matched.loss_se) == (now.loss, now.loss_se)
+    assert 0.97 * target <= matched.loss <= target
+    # no earlier theta that was looked at is as good: near the target, all were
+    losses = np.array([evaluate(objective, theta).loss for theta in thetas])
+    first = int(np.argmax(losses <= target))
+    assert first <= matched.step <= first + max(4, 0.1 * first)
+
+
+def test_no_theta_that_was_looked_at_earlier_had_reached_the_target(toy, monkeypatch):
+    looked = []
+
+    def watch(objective, theta):
+        now = evaluate(objective, theta)
+        if objective is on_test:
+            looked.append(now.loss)
+        return now
+
+    on_test = run(toy, epochs=0)[3][1]
+    monkeypatch.setattr(training, "evaluate", watch)
+    found, *_ = run(toy, epochs=60, matched=(on_test, 0.3))
+    assert looked[-1] == found.matched.loss
+    assert min(looked[:-1]) > 0.3
+    assert len(looked) < 25 < found.matched.step, "few looks on a long way"
+
+
+def test_a_loss_that_jumps_over_the_target_gives_the_closest_from_below(toy):
+    """At a learning rate of 1 the loss falls by more than 3 % a step and does not come back."""
+    settings = {"optimizer": {"name": "SGD", "lr": 1.0}, "epochs": 40, "batch_size": 60}
+    objective = run(toy, epochs=0)[3][0]
+    thetas = every_theta(toy, settings)
+    losses = np.array([evaluate(objective, theta).loss for theta in thetas])
+    below = losses[losses < 0.9]
+    target = below.max() / 0.9
+    assert not ((losses <= target) & (losses >= 0.97 * target)).any()
+    settings["generator"] = torch.Generator().manual_seed(0)
+    found, *_ = run(toy, **settings, matched=(objective, target))
+    assert found.matched.loss == below.max()
+
+
+def test_a_loss_that_is_never_reached_has_no_matched_point(toy):
+    objective = run(toy, epochs=0)[3][0]
+    found, *_ = run(toy, matched=(objective, 1e-9))
+    assert found.matched is None
+    wild, *_ = run(toy, optimizer={"name": "SGD", "lr": 1e20}, matched=(objective, 1e-9))
+    assert wild.diverged
+    assert wild.matched is None
+
+
+def test_an_initialisation_below_the_target_is_the_matched_point(toy):
+    objective = run(toy, epochs=0)[3][0]
+    target = evaluate(objective, run(toy, epochs=0)[1]).loss * 1.01
+    found, start, *_ = run(toy, matched=(objective, target))
+    assert found.matched.step == 0
+    np.testing.assert_array_equal(found.matched.theta, start)
 
 
 @pytest.mark.parametrize(
-    ("point", "matched", "expected"),
+    ("loss", "before", "expected"),
     [
-        ("init", 0.1, 0),
-        ("final", 0.1, 4),
-        ("epoch1", 0.1, 2),
-        ("epoch2", 0.1, 4),
-        ("epoch3", 0.1, None),
-        ("matched", 0.3, 2),
-        ("matched", 0.35, 2),
-        ("matched", 0.1, 4),
-        ("matched", 5.0, 0),
-        ("matched", 0.05, None),
+        (math.e, (90, 2.0), 0.5 * 100),  # it has risen
+        (math.e, (50, math.e**1.25), 0.5 * 100),
+        (math.e, (50, math.e**2), 0.5 * 50),
+        (math.e**0.1, (90, math.e**0.3), int(0.5 * 5)),
+        (math.e**0.01, (90, 2.0), 1),
+        (math.inf, (90, 2.0), 0.5 * 100),
+        (math.nan, (90, 2.0), 0.5 * 100),
     ],
 )
-def test_points_of_a_run(point, matched, expected):
-    assert find_point(point, EPOCHS, LOSSES, matched) == expected
+def test_looks_are_the_rarer_the_farther_and_the_slower_the_loss(loss, before, expected):
+    assert steps_to_wait(100, loss, 1.0, before) == expected
 
 
-def test_a_loss_of_nan_matches_nothing():
-    assert find_point("matched", EPOCHS, np.full(5, math.nan), 0.5) is None
+# Adam's preconditioner
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"name": "Adam", "lr": 0.01},
+        {"name": "Adam", "lr": 0.01, "betas": [0.5, 0.9], "eps": 0.01},
+        {"name": "Adam", "lr": 0.05, "betas": [0.8, 0.7], "amsgrad": True},
+        {"name": "Adam", "lr": 0.01, "weight_decay": 0.1},
+    ],
+    ids=str,
+)
+def test_the_preconditioner_is_what_an_update_divides_the_mean_gradient_by(toy, settings):
+    """By hand in float64: theta before - theta after = lr m / P."""
+    found, _, model, _ = run(toy, dtype=torch.float64, optimizer=settings, batch_size=60, epochs=6)
+    lr, (b1, b2) = settings["lr"], settings.get("betas", (0.9, 0.999))
+    _, theta, *_ = run(toy, dtype=torch.float64, epochs=0)
+    thetas = [theta]
+    model = build(SPEC, (1, 3, 3), 3, seed=0).double()
+    mean = squares = largest = torch.zeros_like(theta)
+    for t in range(1, 7):
+        nn.utils.vector_to_parameters(thetas[-1], model.parameters())
+        model.zero_grad()
+        nn.functional.cross_entropy(model(toy[0].double()), toy[1]).backward()
+        gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+        gradient = gradient + settings.get("weight_decay", 0.0) * thetas[-1]
+        mean = b1 * mean + (1 - b1) * gradient
+        squares = b2 * squares + (1 - b2) * gradient**2
+        largest = torch.maximum(largest, squares) if settings.get("amsgrad") else squares
+        root = (largest / (1 - b2**t)).sqrt() + settings.get("eps", 1e-8)
+        thetas.append(thetas[-1] - lr * (mean / (1 - b1**t)) / root)
+        before, after = thetas[-2:]
+        np.testing.assert_allclose(found.snapshots[t], after, rtol=1e-5, atol=1e-7)
+        at = torch.from_numpy(found.preconditioners[t]).double()
+        np.testing.assert_allclose(at, (1 - b1**t) * root, rtol=1e-5, atol=1e-12)
+        np.testing.assert_allclose(lr * mean / at, before - after, rtol=1e-4, atol=1e-12)
+    assert np.isnan(found.preconditioners[0]).all(), "no update yet"
+
+
+def test_the_matched_point_has_its_own_preconditioner(toy):
+    objective = run(toy, epochs=0)[3][0]
+    settings = {"optimizer": {"name": "Adam", "lr": 0.01}, "epochs": 40}
+    found, *_ = run(toy, **settings, matched=(objective, 0.5))
+    settings |= {"snapshots_per_epoch": 4, "generator": torch.Generator().manual_seed(0)}
+    every, *_ = run(toy, **settings)
+    step = found.matched.step
+    np.testing.assert_array_equal(found.matched.preconditioner, every.preconditioners[step])
+
+
+def test_sgd_has_no_preconditioner(toy):
+    objective = run(toy, epochs=0)[3][0]
+    found, *_ = run(toy, optimizer={"name": "SGD", "lr": 0.5}, matched=(objective, 0.9))
+    assert found.preconditioners is None
+    assert found.matched.preconditioner is None

@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.linalg import toeplitz
 
 from lossgeo.trajectory import (
+    effective_dimensions,
     explained_variance,
+    mean_cosines,
     mean_drift,
+    nearest_autocorrelation,
     null_explained,
     pca,
     plane_grid,
     random_walk_gram,
+    stationary_gram,
     step_gram,
 )
 
@@ -180,9 +185,9 @@ def nulls(snapshots, seed=0, draws=40):
     )
 
 
-def test_null_trajectories_come_in_three_kinds_and_repeat_themselves(snapshots):
+def test_null_trajectories_come_in_four_kinds_and_repeat_themselves(snapshots):
     found, again = nulls(snapshots), nulls(snapshots)
-    assert set(found) == {"random_walk", "drift", "shuffled"}
+    assert set(found) == {"random_walk", "drift", "shuffled", "stationary"}
     for name, shares in found.items():
         assert shares.shape == (40, 3)
         assert ((shares > 0) & (shares < 1)).all()
@@ -207,6 +212,97 @@ def test_shuffled_steps_are_the_runs_own_in_another_order(rng):
         possible.add(round(float(svd(walk)[0][0]), 9))
     drawn = {round(float(share), 9) for share in nulls(snapshots)["shuffled"][:, 0]}
     assert drawn == possible
+
+
+# Stationary processes
+
+
+def stationary_steps(autocorrelation, dimensions, norms, rng):
+    """Steps (T, dimensions) drawn as vectors: every dimension is an independent process."""
+    root = np.linalg.cholesky(toeplitz(autocorrelation))
+    steps = root @ rng.normal(size=(len(norms), dimensions))
+    return steps * (norms / np.linalg.norm(steps, axis=1))[:, None]
+
+
+AR = 0.6 ** np.arange(30)  # autoregressive of first order
+NORMS = np.linspace(2, 1, 30)
+
+
+@pytest.mark.parametrize("dimensions", [3, 8], ids="{} dimensions".format)
+def test_a_stationary_gram_matrix_is_distributed_as_that_of_drawn_vectors(dimensions, rng):
+    """Mean and variance of every cosine over 3,000 draws, in fewer dimensions than steps too."""
+    count, draws = 5, 3000
+    pairs = np.triu_indices(count, 1)
+    drawn, made = [], []
+    for _ in range(draws):
+        gram = stationary_gram(np.ones(count), dimensions, AR[:count], generator=rng)
+        steps = stationary_steps(AR[:count], dimensions, np.ones(count), rng)
+        made.append(gram[pairs])
+        drawn.append((steps @ steps.T)[pairs])
+    for power in (1, 2):
+        a, b = np.array(made) ** power, np.array(drawn) ** power
+        error = np.hypot(a.std(0), b.std(0)) / math.sqrt(draws)
+        assert (np.abs(a.mean(0) - b.mean(0)) < 4 * error).all()
+        assert (error < 0.02).all()
+
+
+def test_a_stationary_null_keeps_norms_and_autocorrelation(rng):
+    """Cosines of every lag, less the known bias of a scaled vector's, are the process's."""
+    grams = [stationary_gram(NORMS, 200, AR, generator=rng) for _ in range(1000)]
+    for gram in grams[:5]:
+        np.testing.assert_allclose(np.diag(gram), NORMS**2, rtol=1e-12)
+    found = np.array([mean_cosines(gram) for gram in grams])
+    error = found.std(0) / math.sqrt(len(found))
+    bias = AR * (1 - AR**2) / (2 * 200)
+    assert (np.abs(found.mean(0) + bias - AR) <= 4.5 * error).all()
+
+
+@pytest.mark.parametrize("dimensions", [25, 200])
+def test_the_effective_dimensions_of_a_process_are_found_again(dimensions, rng):
+    found = []
+    for _ in range(40):
+        steps = stationary_steps(AR, dimensions, NORMS, rng)
+        gram = steps @ steps.T
+        found.append(effective_dimensions(gram, nearest_autocorrelation(mean_cosines(gram))))
+    assert np.median(found) == pytest.approx(dimensions, rel=0.08)
+
+
+def test_a_stationary_process_is_in_its_own_band_and_in_no_random_walks(rng):
+    """The band is centred by the run's own cosines, hence contains more than 95 % of the runs."""
+    inside = {"stationary": 0, "random_walk": 0, "drift": 0}
+    runs = 40
+    for _ in range(runs):
+        steps = stationary_steps(AR, 25, NORMS, rng)
+        gram = steps @ steps.T
+        share = explained_variance(gram, 2)[0]
+        drawn = null_explained(gram, 10**5, 2, 100, generator=rng)
+        for name in inside:
+            low, high = np.percentile(drawn[name][:, 0], [2.5, 97.5])
+            inside[name] += low <= share <= high
+    assert inside["stationary"] >= 0.9 * runs
+    assert inside["random_walk"] == 0
+    assert inside["drift"] < 0.2 * runs
+
+
+def test_a_run_that_is_not_stationary_is_outside_its_band(rng):
+    """Steps that turn round half-way: correlated within the halves, opposed across them."""
+    steps = rng.normal(size=(30, 2000)) / math.sqrt(2000)
+    steps[:, 0] += np.where(np.arange(30) < 20, 3.0, 0.0)
+    gram = steps @ steps.T
+    share = explained_variance(gram, 3)
+    drawn = null_explained(gram, 2000, 3, 200, generator=rng)["stationary"]
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    assert ((share < low) | (share > high)).any()
+
+
+@pytest.mark.parametrize("sequence", [[1.0, 0.9, 0.1], [1.0, -0.9, 0.5, 0.9], [1.0, 0.5, 0.25]])
+def test_the_nearest_autocorrelation_is_one(sequence):
+    sequence = np.array(sequence)
+    found = nearest_autocorrelation(sequence)
+    assert found[0] == 1.0
+    assert np.linalg.eigvalsh(toeplitz(found)).min() > -1e-6
+    if np.linalg.eigvalsh(toeplitz(sequence)).min() >= 0:
+        np.testing.assert_array_equal(found, sequence)
 
 
 # The grid of a plane

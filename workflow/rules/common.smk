@@ -69,7 +69,6 @@ def get_point_section(wildcards, stage, **entries):
     """What a stage needs that measures the points of a run, under its own section; and `entries`."""
     return get_probe_section(
         wildcards.model,
-        matched_loss=config["training"]["matched_loss"],
         points=study.get_points(config, wildcards.model, wildcards.optimizer, stage),
         **{"objective": config["objective"], stage: config[stage]} | entries,
     )
@@ -97,13 +96,16 @@ def get_pair_files():
 
 
 def get_train_section(wildcards):
-    """What a training run depends on."""
-    return get_probe_section(
-        wildcards.model,
-        optimizer=config["optimizers"][wildcards.optimizer],
-        epochs=study.get_epochs(config, wildcards.model, wildcards.optimizer),
-        **{key: value for key, value in config["training"].items() if key != "matched_loss"},
-    )
+    """What a training run depends on; the objective only where the run has a matched point."""
+    model, optimizer = wildcards.model, wildcards.optimizer
+    entries = config["training"] | {
+        "optimizer": config["optimizers"][optimizer],
+        "epochs": study.get_epochs(config, model, optimizer),
+        "objective": config["objective"],
+    }
+    if not study.has_matched_point(config, model, optimizer):
+        del entries["matched_loss"], entries["objective"]
+    return get_probe_section(model, **entries)
 
 
 def get_experiment_files(wildcards, file):

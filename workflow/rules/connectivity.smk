@@ -16,7 +16,6 @@ rule connectivity:
         config=lambda wildcards: get_probe_section(
             wildcards.model,
             connectivity=config["connectivity"],
-            matched_loss=config["training"]["matched_loss"],
             samples=config["objective"]["samples"],
         ),
         code=lambda wildcards: get_code("connectivity.py", wildcards.model),

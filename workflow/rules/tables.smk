@@ -3,10 +3,11 @@ TABLES = {
     table: files
     for table, files in {
         "history": get_run_files("history.csv"),
-        "runs": get_run_files("history.csv"),
+        "runs": get_run_files("history.csv") + get_run_files("snapshots.h5"),
         "eigenvalues": get_run_files("hessian.h5", "hessian"),
         "curvature": get_run_files("hessian.h5", "hessian"),
         "spectrum": get_run_files("hessian.h5", "hessian"),
+        "layers": get_run_files("hessian.h5", "hessian"),
         "ladder": get_run_files("ladder.h5", "ladder"),
         "landscape": get_run_files("landscape.h5", "landscape"),
         "flatness": get_run_files("flatness.h5", "flatness"),

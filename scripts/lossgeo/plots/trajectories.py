@@ -80,7 +80,8 @@ def trajectory(tables: Tables, files: Files, experiment: Mapping, style: Mapping
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     note = (
         f"First three rows: first seed. Last row: {explained['seed'].nunique()} seeds; bands: "
-        "central 95 % of null trajectories."
+        "central 95 % of null trajectories,\nall of the run's step lengths. Drift: also its mean "
+        "cosine of steps; shuffled: its own steps; stationary: its mean cosine at every lag."
     )
     if absent:
         note += " No PCA: " + "; ".join(cell_name(cell, experiment) for cell in absent) + "."
