@@ -37,8 +37,9 @@ def spanned(objective: Objective, vectors: Sequence[Tensor]) -> Losses:
     """The losses on the span of K vectors (P,), as a function of the coefficients.
 
     The function takes coefficients (M, K) and returns the cross-entropy (M, N) of each sample at
-    theta_m = sum_k c_mk v_k, in nats, and whether it is classified right (M, N). Its values do not
-    depend on which other points are asked for in the same call, as long as these are as many.
+    theta_m = sum_k c_mk v_k, in nats, and whether it is classified right (M, N). The values at a
+    point do not depend on the other points of a call. To the bit they may depend on how many these
+    are, on its place among them and on the CPU, which choose the kernels and their order of sums.
 
     Networks that `dense_layers` recognises take the short cut, whose memory grows with K N; all
     others are evaluated at one theta after the other. Where a vector is not finite, all losses are

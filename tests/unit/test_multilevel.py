@@ -730,6 +730,7 @@ def plane_of(case, directions, alphas, betas, estimator, seed=0):
     )
 
 
+@pytest.mark.kernels
 def test_full_lines_are_the_lines_of_each_direction(case):
     directions, alphas = [direction_of(case, seed) for seed in range(3)], centred_grid(1.0, 9)
     found, levels = lines_of(case, directions, alphas, "full")
@@ -741,6 +742,7 @@ def test_full_lines_are_the_lines_of_each_direction(case):
             np.testing.assert_allclose(found[name][index], exact[name], rtol=1e-12)
 
 
+@pytest.mark.kernels
 def test_a_full_plane_is_the_plane(case):
     """With different axes, so that none is taken for the other."""
     directions = [direction_of(case, seed) for seed in range(2)]
