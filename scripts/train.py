@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from lossgeo import job, probe, store
-from lossgeo.models import build
+from lossgeo.models import build, family_of
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
 from lossgeo.parameters import layout_of
 from lossgeo.store import Group, Variable
@@ -51,7 +51,7 @@ def main(snakemake) -> None:
     )
     identity = {
         "model": snakemake.wildcards.model,
-        "family": spec.get("family", snakemake.wildcards.model),
+        "family": family_of(spec, snakemake.wildcards.model),
         "width": spec.get("width", -1),
         "parameters": layout.size,
         "optimizer": snakemake.wildcards.optimizer,

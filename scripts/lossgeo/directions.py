@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 
 from lossgeo.parameters import Layout, unflatten
 
-NORMALIZATIONS = ("filter", "layer", "model", "none")
+NORMALIZATIONS = ("filter", "layer", "model", "element", "none")
 
 
 def random_direction(
@@ -28,6 +28,8 @@ def normalize(direction: Tensor, theta: Tensor, layout: Layout, normalization: s
         1-D parameters get 0 (Li et al. 2018).
     layer: every weight tensor gets the norm of that tensor of theta; 1-D parameters get 0.
     model: the whole vector gets the norm of theta.
+    element: every entry is multiplied by |theta_j|, biases too, so that noise is relative to each
+        parameter (Kwon et al. 2021).
     none: as it is.
 
     Where theta's filter (or layer, or model) is all zero, so is the direction. Raises ValueError
@@ -38,6 +40,8 @@ def normalize(direction: Tensor, theta: Tensor, layout: Layout, normalization: s
     direction = direction.clone()
     if normalization == "none":
         return direction
+    if normalization == "element":
+        return direction.mul_(theta.abs())
     if normalization == "model":
         return _match_norms(direction.view(1, -1), theta.view(1, -1)).view(-1)
     for d, w in zip(
@@ -49,6 +53,22 @@ def normalize(direction: Tensor, theta: Tensor, layout: Layout, normalization: s
             rows = w.shape[0] if normalization == "filter" else 1
             d.copy_(_match_norms(d.view(rows, -1), w.view(rows, -1)).view(d.shape))
     return direction
+
+
+def filter_scale(theta: Tensor, layout: Layout) -> Tensor:
+    """The norm ||w_f|| of the filter of theta (P,) that each parameter belongs to, (P,).
+
+    Filters are those of `normalize`; biases and other 1-D parameters get 0. As the diagonal of D
+    it turns the Hessian into D H D: curvature where every filter is measured by its own norm.
+    """
+    return torch.cat(
+        [
+            w.flatten(1).norm(dim=1).repeat_interleave(w[0].numel())
+            if w.ndim > 1
+            else torch.zeros_like(w)
+            for w in unflatten(theta, layout).values()
+        ]
+    )
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,34 +15,39 @@ class ModelError(ValueError):
     """A model that cannot be built, or that the study cannot probe."""
 
 
-def mlp(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
-    """One hidden layer: pixels -> width -> classes, ReLU."""
+def mlp(
+    width: int, input_shape: tuple[int, ...], classes: int, activation: str = "relu"
+) -> nn.Sequential:
+    """One hidden layer: pixels -> width -> classes."""
     layers = {
         "flatten": nn.Flatten(),
         "hidden": nn.Linear(torch.Size(input_shape).numel(), width),
-        "relu": nn.ReLU(),
+        activation: ACTIVATIONS[activation](),
         "output": nn.Linear(width, classes),
     }
     return nn.Sequential(OrderedDict(layers))
 
 
-def cnn(width: int, input_shape: tuple[int, ...], classes: int) -> nn.Sequential:
+def cnn(
+    width: int, input_shape: tuple[int, ...], classes: int, activation: str = "relu"
+) -> nn.Sequential:
     """Two 3x3 convolutions (width and 2 width channels), each max-pooled 2x2, then two layers.
 
-    The pooling comes before the ReLU: the two commute, and this way the ReLU touches a quarter of
-    the memory.
+    The pooling comes before the activation: it commutes with ReLU, and this way the ReLU touches a
+    quarter of the memory. With GELU the network is smooth but for the pooling's maxima.
     """
     channels, height, columns = input_shape
+    function = ACTIVATIONS[activation]
     layers = {
         "conv1": nn.Conv2d(channels, width, 3, padding=1),
         "pool1": MaxPool(),
-        "relu1": nn.ReLU(inplace=True),
+        f"{activation}1": function(),
         "conv2": nn.Conv2d(width, 2 * width, 3, padding=1),
         "pool2": MaxPool(),
-        "relu2": nn.ReLU(inplace=True),
+        f"{activation}2": function(),
         "flatten": nn.Flatten(),
         "hidden": nn.Linear(2 * width * (height // 4) * (columns // 4), 128),
-        "relu3": nn.ReLU(inplace=True),
+        f"{activation}3": function(),
         "output": nn.Linear(128, classes),
     }
     return nn.Sequential(OrderedDict(layers))
@@ -64,15 +70,18 @@ class MaxPool(nn.Module):
         return torch.maximum(top[..., 0::2], top[..., 1::2])
 
 
+ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
+
 FAMILIES = {"mlp": mlp, "cnn": cnn}
 
 
 def build(spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: int = 0) -> nn.Module:
     """A freshly initialised network; equal arguments give equal parameters.
 
-    `spec` is a model of the config: `{"family": "mlp" | "cnn", "width": w}`, or
-    `{"factory": "package.module:function", "arguments": {...}}`, which is called as
-    `function(input_shape, classes, **arguments)`. The caller's random state is left as it was.
+    `spec` is a model of the config: `{"family": "mlp" | "cnn", "width": w}`, where `"activation"`
+    may be "gelu" in place of "relu", or `{"factory": "package.module:function",
+    "arguments": {...}}`, which is called as `function(input_shape, classes, **arguments)`. The
+    caller's random state is left as it was.
 
     Raises ModelError where a factory cannot be imported or called, or where what it returns cannot
     be probed: no parameters, parameters that are not floating point, buffers (running statistics
@@ -81,7 +90,8 @@ def build(spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if "factory" not in spec:
-            return FAMILIES[spec["family"]](spec["width"], input_shape, classes)
+            activation = spec.get("activation", "relu")
+            return FAMILIES[spec["family"]](spec["width"], input_shape, classes, activation)
         try:
             model = load_factory(spec["factory"])(input_shape, classes, **spec.get("arguments", {}))
         except ModelError:
@@ -93,6 +103,15 @@ def build(spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: in
             ) from error
     _check(model, spec["factory"], input_shape, classes)
     return model
+
+
+def family_of(spec: Mapping, name: str) -> str:
+    """What figures group a model under: `mlp-gelu` is no second mlp of its width.
+
+    A user's model without a family is one of its own, under its `name`.
+    """
+    family = spec.get("family", name)
+    return family if spec.get("activation", "relu") == "relu" else f"{family}-{spec['activation']}"
 
 
 def load_factory(reference: str):

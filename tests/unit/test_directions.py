@@ -8,7 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossgeo.directions import NORMALIZATIONS, cosine, normalize, random_direction
+from lossgeo.directions import (
+    NORMALIZATIONS,
+    cosine,
+    filter_scale,
+    normalize,
+    random_direction,
+)
 from lossgeo.parameters import Layout, unflatten
 
 sides = st.integers(1, 6)
@@ -173,3 +179,20 @@ def test_directions_are_written_into_no_shared_memory(mlp, generator):
     d = normalize(mlp.theta, mlp.theta, mlp.objective.layout, "none")
     unflatten(d, mlp.objective.layout)["hidden.weight"].zero_()
     assert mlp.theta[:144].any()
+
+
+def test_elementwise_directions_are_relative_to_every_parameter(case, generator):
+    draw = torch.randn(len(case.theta), generator=generator).double()
+    found = normalize(draw, case.theta, case.objective.layout, "element")
+    assert torch.equal(found, case.theta.abs() * draw)
+
+
+@given(layouts, seeds)
+def test_the_filter_scale_is_the_norm_that_a_directions_filter_gets(layout, seed):
+    """Filter by filter; 0 for biases."""
+    theta, _ = drawn(layout, seed, torch.float64, "none")
+    scale = filter_scale(theta, layout)
+    for s, w in zip(tensors(scale, layout), tensors(theta, layout), strict=True):
+        rows = np.linalg.norm(w.reshape(len(w), -1), axis=1) if w.ndim > 1 else 0 * w
+        expected = np.broadcast_to(rows.reshape(-1, *[1] * (w.ndim - 1)), w.shape)
+        np.testing.assert_allclose(s, expected, rtol=1e-14)

@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from lossgeo.models import MaxPool, ModelError, block_size, build, in_memory_format, memory_format
+from lossgeo.models import (
+    MaxPool,
+    ModelError,
+    block_size,
+    build,
+    family_of,
+    in_memory_format,
+    memory_format,
+)
 from lossgeo.parameters import layout_of
 
 PUBLISHED = {
@@ -249,3 +257,22 @@ def test_a_network_that_cannot_take_the_inputs_is_a_model_error(factory, body):
             return {body}
     """
     refused(factory(source))
+
+
+@pytest.mark.parametrize("family", ["mlp", "cnn"])
+def test_a_gelu_twin_differs_in_its_activation_alone(family, generator):
+    """Same parameters from the same seed, and all of its ReLUs are GELUs."""
+    spec = {"family": family, "width": 3}
+    plain, twin = (build({**spec, **a}, (1, 8, 8), 4) for a in ({}, {"activation": "gelu"}))
+    assert all(map(torch.equal, plain.parameters(), twin.parameters()))
+    types = [nn.GELU if isinstance(layer, nn.ReLU) else type(layer) for layer in plain.children()]
+    assert [type(layer) for layer in twin.children()] == types
+    assert nn.GELU in types
+
+
+def test_figures_group_a_gelu_twin_by_itself():
+    assert family_of({"family": "mlp", "width": 128}, "mlp-128") == "mlp"
+    twin = {"family": "mlp", "width": 128, "activation": "gelu"}
+    assert family_of(twin, "mlp-128-gelu") == "mlp-gelu"
+    assert family_of({"factory": "a:b"}, "own") == "own"
+    assert family_of({"factory": "a:b", "family": "deep"}, "own") == "deep"
