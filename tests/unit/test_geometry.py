@@ -134,11 +134,18 @@ def test_a_basin_that_reaches_beyond_the_grid_is_censored():
     assert half.radius == pytest.approx((0.5 + 2.0) / 2)
 
 
-def test_a_concave_line_is_nowhere_convex_and_has_negative_curvature():
+def test_a_concave_line_is_nowhere_convex_and_bends_down():
     found = along(lambda a: 5 - a**2)
     assert found.second_difference == pytest.approx(-2.0, rel=1e-10)
     assert found.convex_fraction == 0.0
     assert found.minima == 2, "the two ends"
+
+
+@pytest.mark.parametrize("step", [0.1, 0.01])
+def test_the_second_difference_counts_a_kink_within_its_step_and_a_curvature_does_not(step):
+    """L = a^2 + 3 max(a - step / 4, 0) has L'' = 2 at 0; its difference has 3 (3/4) / step more."""
+    found = along(lambda a: a**2 + 3 * np.maximum(a - step / 4, 0), centred_grid(10 * step, 21))
+    assert found.second_difference == pytest.approx(2 + 2.25 / step, rel=1e-9)
 
 
 def test_half_of_a_cubic_is_convex():
@@ -188,6 +195,58 @@ def test_the_rounding_of_float32_does_not_make_a_line_concave():
     line = (2.3 + 0.1 * GRID).astype(np.float32).astype(np.float64)
     assert (np.diff(line, 2) < 0).any(), "rounding bends it"
     assert line_geometry(GRID, line, **LIMITS).convex_fraction == 1.0
+
+
+# Samples of stencils
+
+
+def test_the_interval_of_a_convex_fraction_is_the_exact_binomial_one():
+    """Of n convex stencils out of n, the lower end p has p^n = 0.025; of none the upper one has
+    (1 - p)^n = 0.025 (Clopper & Pearson 1934).
+    """
+    for count in (1, 2, 7):
+        sample = np.zeros(len(GRID), dtype=bool)
+        sample[3 : 3 + count] = True
+        convex, concave = (along(lambda a, c=c: 50 + c * a**2, stencils=sample) for c in (1, -1))
+        assert convex.stencils == concave.stencils == count
+        assert (convex.convex_fraction, convex.convex_high) == (1.0, 1.0)
+        assert convex.convex_low == pytest.approx(0.025 ** (1 / count), rel=1e-9)
+        assert (concave.convex_fraction, concave.convex_low) == (0.0, 0.0)
+        assert concave.convex_high == pytest.approx(1 - 0.025 ** (1 / count), rel=1e-9)
+
+
+@given(st.sets(st.integers(1, 39), min_size=1), st.integers(0, 99))
+def test_a_sample_of_stencils_is_the_fraction_among_them(centres, seed):
+    """And no other point counts; nothing is said of the roughness."""
+    loss = np.random.default_rng(seed).standard_normal(41)
+    sample = np.zeros(41, dtype=bool)
+    sample[list(centres)] = True
+    found = line_geometry(GRID, loss, **LIMITS, stencils=sample)
+    bends = [loss[i - 1] - 2 * loss[i] + loss[i + 1] >= 0 for i in centres]
+    assert found.convex_fraction == pytest.approx(np.mean(bends))
+    assert found.convex_low <= found.convex_fraction <= found.convex_high
+    assert math.isnan(found.roughness)
+
+
+def test_a_stencil_of_a_plane_is_where_its_nine_points_are():
+    """Half of the plane is a bowl and half a dome; the mask picks by row and column."""
+    x, y = np.meshgrid(GRID, centred_grid(1.0, 21), indexing="ij")
+    loss = 50 + np.where(x > 0, 1, -1) * (x**2 + y**2)
+    sample = np.zeros(loss.shape, dtype=bool)
+    sample[[30, 35, 5], [3, 17, 9]] = True
+    found = plane_geometry(GRID, y[0], loss, **LIMITS, stencils=sample)
+    assert found.convex_fraction == pytest.approx(2 / 3)
+    assert found.stencils == 3
+
+
+def test_no_stencils_say_nothing_and_all_points_have_no_error():
+    nothing = along(lambda a: a**2, stencils=np.zeros(41, dtype=bool))
+    for number in ("convex_fraction", "convex_low", "convex_high", "roughness"):
+        assert math.isnan(getattr(nothing, number))
+    assert nothing.stencils == 0
+    everything = along(lambda a: 10 + a**3)
+    assert everything.convex_low == everything.convex_fraction == everything.convex_high
+    assert everything.stencils == 39
 
 
 # What is not finite
