@@ -245,6 +245,7 @@ def test_an_operator_that_is_not_finite_takes_one_product():
     assert run(counted, steps=5).products == len(spent) == 1
 
 
+@pytest.mark.kernels
 def test_one_generator_state_gives_one_spectrum(matrix):
     a, b = run(operator_of(matrix)), run(operator_of(matrix))
     np.testing.assert_array_equal(a.nodes, b.nodes)
@@ -267,6 +268,7 @@ def test_an_operator_that_is_not_finite_has_nan_for_everything(mlp, bad):
     assert torch.isnan(found.images).all()
 
 
+@pytest.mark.kernels
 def test_float32_eigenvalues_agree_with_the_dense_float64_ones(mlp):
     """The precision in which the study runs."""
     narrow = make_objective(copy.deepcopy(mlp.model), mlp.inputs, mlp.targets)
