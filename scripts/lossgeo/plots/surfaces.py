@@ -149,6 +149,7 @@ def surfaces(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
             )
         else:
             axis.text2D(0.5, 0.5, group.attributes["status"], transform=axis.transAxes)
+        axis.set(xlim=alpha[[0, -1], 0], ylim=beta[0, [0, -1]])
         axis.set_zlim(np.log10(norm.vmin), np.log10(norm.vmax))
         decades = np.arange(np.floor(np.log10(norm.vmin)), np.ceil(np.log10(norm.vmax)))
         axis.zaxis.set_major_locator(FixedLocator(np.add.outer(decades, np.log10([1, 3])).ravel()))
