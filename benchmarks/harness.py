@@ -48,6 +48,7 @@ def compare(
     *,
     samples: int,
     share: float = 1.0,
+    parts: str = "points",
     agreement: float | None = None,
     repeats: int = 5,
 ) -> dict:
@@ -55,9 +56,9 @@ def compare(
 
     The ratio is the median of the ratios of neighbouring runs, which a machine that is busy for a
     while slows alike; its range is theirs. Times are medians, in seconds. `share` is the share of
-    the work that `theirs` does in one run: a plane costs the same at each of its points, so few of
-    them tell the time of all. `agreement` is the largest relative difference between the two
-    results, measured by the caller.
+    the work that `theirs` does in one run: a plane costs the same at each of its points (`parts`),
+    so few of them tell the time of all. `agreement` is the largest relative difference between the
+    two results, measured by the caller.
     """
     ours()
     theirs()
@@ -65,7 +66,7 @@ def compare(
     ratios = [b / a for a, b in pairs]
     row = {
         "work": work,
-        "against": against + ("" if share == 1 else f", from {share:.3g} of its points"),
+        "against": against + ("" if share == 1 else f", from {share:.3g} of its {parts}"),
         "ratio": f"{statistics.median(ratios):.3g}",
         "ratio_min": f"{min(ratios):.3g}",
         "ratio_max": f"{max(ratios):.3g}",

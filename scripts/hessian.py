@@ -1,49 +1,95 @@
-"""Extreme eigenvalues, spectral density and trace of the Hessian at the points of one run."""
+"""Eigenvalues, spectral density and traces of the Hessian at the points of one run."""
+
+import json
+
+import numpy as np
 
 from lossgeo import job, probe
-from lossgeo.hessian import hessian_operator
+from lossgeo.curvature import Curvature, Measured, curvature
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import Evaluation, evaluate
-from lossgeo.spectrum import Spectrum
-from lossgeo.spectrum import spectrum as measure
+from lossgeo.parameters import Layout
 from lossgeo.store import Group, Variable
+from lossgeo.trace import Estimate
 
 
-def as_group(spectrum: Spectrum, eigenvectors: int, point: probe.Point, loss: Evaluation) -> Group:
-    """A point's spectrum as it is stored, with the loss of the objective there."""
-    variables = {}
-    for end, pairs in {"top": spectrum.top, "bottom": spectrum.bottom}.items():
-        variables |= {
-            f"{end}_eigenvalues": Variable((end,), pairs.values, "nats", f"{end} eigenvalues of H"),
-            f"{end}_residuals": Variable((end,), pairs.residuals, "nats", "||H v - lambda v||"),
-            f"{end}_converged": Variable(
-                (end,), pairs.converged.astype("int8"), "1", "1: residual below tolerance"
-            ),
-        }
-    variables["eigenvectors"] = Variable(
-        ("vector", "parameter"),
-        spectrum.top.vectors[:eigenvectors].cpu().numpy(),
-        "1",
-        "unit eigenvectors of the top eigenvalues",
-    )
-    variables["nodes"] = Variable(
-        ("probe", "node"), spectrum.nodes, "nats", "quadrature nodes of the spectral density"
-    )
-    variables["weights"] = Variable(
-        ("probe", "node"), spectrum.weights, "1", "their weights; each probe's sum to 1"
-    )
-    return Group(
-        variables,
-        {
-            "status": point.status,
-            "step": point.step,
-            "loss": loss.loss,
-            "loss_se": loss.loss_se,
-            "trace": spectrum.trace,
-            "trace_se": spectrum.trace_se,
-            "products": spectrum.products,
-        },
-    )
+def eigenvalues(end: str, measured: Measured) -> dict[str, Variable]:
+    """Eigenvalues of one end of a spectrum as they are stored."""
+    pairs = measured.pairs
+    return {
+        f"{end}_eigenvalues": Variable((end,), pairs.values, "nats", f"{end} eigenvalues"),
+        f"{end}_standard_errors": Variable(
+            (end,), measured.standard_errors, "nats", "their standard errors over the samples"
+        ),
+        f"{end}_residuals": Variable((end,), pairs.residuals, "nats", "||A v - lambda v||"),
+        f"{end}_converged": Variable(
+            (end,), pairs.converged.astype("int8"), "1", "1: residual below tolerance"
+        ),
+    }
+
+
+def errors(name: str, estimate: Estimate) -> dict[str, float]:
+    """A number and its standard errors as they are stored."""
+    return {
+        name: estimate.value,
+        f"{name}_se": estimate.se,
+        f"{name}_probe_se": estimate.probe_se,
+    }
+
+
+def as_groups(
+    found: Curvature, eigenvectors: int, layout: Layout, point: probe.Point, loss: Evaluation
+) -> dict[str, Group]:
+    """A point's curvature as it is stored, with the loss of the objective there."""
+    spectrum = found.spectrum
+    traces = np.array(found.tensor_traces)  # (tensors, 3)
+    variables = {
+        **eigenvalues("top", found.largest["hessian"]),
+        **eigenvalues("bottom", found.smallest),
+        "eigenvectors": Variable(
+            ("vector", "parameter"),
+            spectrum.top.vectors[:eigenvectors].cpu().numpy(),
+            "1",
+            "unit eigenvectors of the top eigenvalues",
+        ),
+        "nodes": Variable(
+            ("probe", "node"), spectrum.nodes, "nats", "quadrature nodes of the spectral density"
+        ),
+        "weights": Variable(
+            ("probe", "node"), spectrum.weights, "1", "their weights; each probe's sum to 1"
+        ),
+        "tensor_traces": Variable(
+            ("tensor",), traces[:, 0], "nats", "traces of the Gauss-Newton matrix's blocks"
+        ),
+        "tensor_traces_se": Variable(
+            ("tensor",), traces[:, 1], "nats", "their standard errors over the samples"
+        ),
+    }
+    attributes = {
+        "status": point.status,
+        "step": point.step,
+        "loss": loss.loss,
+        "loss_se": loss.loss_se,
+        "trace_method": "exact" if found.exact else "hutchinson",
+        **errors("trace", found.trace),
+        **errors("gauss_newton_trace", found.gauss_newton_trace),
+        **errors("filter_curvature", found.filter_curvature),
+        **errors("effective_rank", found.effective_rank),
+        "outliers": found.outliers,
+        "outlier_gap": found.outlier_gap,
+        "products": found.products,
+        "gauss_newton_products": found.gauss_newton_products,
+        "tensors": json.dumps(layout.names),
+        "tensor_sizes": json.dumps(layout.sizes),
+    }
+    groups = {"": Group(variables, attributes)}
+    for matrix, measured in found.largest.items():
+        if matrix != "hessian":
+            groups[f"/{matrix}"] = Group(eigenvalues("top", measured), {"status": point.status})
+    cosines = Variable(("top",), found.cosines, "1", "|cos| to H's eigenvector of the same rank")
+    split = groups["/gauss_newton"]
+    groups["/gauss_newton"] = Group({**split.variables, "cosines": cosines}, split.attributes)
+    return groups
 
 
 def main(snakemake) -> None:
@@ -57,18 +103,26 @@ def main(snakemake) -> None:
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name)
-        spectrum = measure(
-            hessian_operator(objective, point.theta),
+        found = curvature(
+            objective,
+            point.theta,
+            preconditioner=point.preconditioner,
             **settings,
-            generator=torch_generator("spectrum", identity["seed"]),
+            generator=torch_generator("spectrum", *identity.values(), name),
         )
         print(
-            f"{name} ({point.status}): largest eigenvalue {spectrum.top.values[0]:.4g}, trace "
-            f"{spectrum.trace:.4g}, {spectrum.products} Hessian-vector products"
+            f"{name} ({point.status}): largest eigenvalue {found.spectrum.top.values[0]:.4g}, "
+            f"trace {found.trace.value:.4g}, {found.products} Hessian-vector products and "
+            f"{found.gauss_newton_products} with the Gauss-Newton matrix"
         )
-        groups[name] = as_group(
-            spectrum, config["hessian"]["eigenvectors"], point, evaluate(objective, point.theta)
+        parts = as_groups(
+            found,
+            config["hessian"]["eigenvectors"],
+            objective.layout,
+            point,
+            evaluate(objective, point.theta),
         )
+        groups |= {f"{name}{suffix}": group for suffix, group in parts.items()}
     probe.write(
         snakemake,
         groups,

@@ -8,7 +8,13 @@ import torch
 
 from lossgeo import job, probe, store
 from lossgeo.models import build, family_of
-from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
+from lossgeo.numerics import (
+    choose_device,
+    derive_seed,
+    kernels,
+    make_deterministic,
+    torch_generator,
+)
 from lossgeo.parameters import layout_of
 from lossgeo.store import Group, Variable
 from lossgeo.training import Matched, train
@@ -113,6 +119,7 @@ def main(snakemake) -> None:
             config,
             snakemake.params.code,
             data["sha256"],
+            kernels=kernels(),
             **identity,
             diverged=run.diverged,
             preconditioned=run.preconditioners is not None,

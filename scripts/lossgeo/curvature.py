@@ -123,8 +123,7 @@ def curvature(
         split_products += len(known) + 2 * rest_probes
 
     values, _ = trace.known_pairs(found)
-    products_of_samples = (values.unsqueeze(1) * of_pairs[of_pairs.isfinite().all(1)]).sum(0)
-    products_of_samples += of_probes.mean(0)  # <H, H_i>
+    of_products = values @ of_pairs[trace.known(found)] + of_probes.mean(0)  # <H, H_i>
     return Curvature(
         spectrum=found,
         largest=largest,
@@ -137,7 +136,7 @@ def curvature(
         tensor_traces=trace.by_tensor(traces),
         filter_curvature=curvature_of_filters,
         effective_rank=trace.effective_rank(
-            whole_trace, of_samples, trace.squared_norm(found), products_of_samples
+            whole_trace, of_samples, trace.squared_norm(found), of_products
         ),
         products=products,
         gauss_newton_products=split_products,

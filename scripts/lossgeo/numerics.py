@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 
 import numpy as np
 import torch
@@ -48,3 +49,16 @@ def make_deterministic(threads: int) -> None:
         "error"
     )  # use_deterministic_algorithms less its 1 s of imports
     torch.utils.deterministic.fill_uninitialized_memory = False
+
+
+def kernels() -> str:
+    """What the order of sums depends on: "x86_64, AVX512, 1 thread", say.
+
+    The kind of CPU, the instructions that torch takes its kernels for, and the threads. The same
+    call on the same kernels gives the same bytes; other kernels give the same numbers to rounding.
+    """
+    threads = torch.get_num_threads()
+    return (
+        f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, "
+        f"{threads} thread{'s' if threads > 1 else ''}"
+    )

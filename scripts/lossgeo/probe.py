@@ -11,7 +11,7 @@ from torch import Tensor
 from lossgeo import store
 from lossgeo.data import as_tensors, load, sha256, subset
 from lossgeo.models import build
-from lossgeo.numerics import choose_device, numpy_generator
+from lossgeo.numerics import choose_device, kernels, numpy_generator
 from lossgeo.objective import Objective, make_objective
 from lossgeo.store import Group
 from lossgeo.training import find_point
@@ -98,7 +98,12 @@ def write(
     """
     inputs = {role: sha256(file) for role, file in snakemake.input.items() if role != "data"}
     attributes = store.provenance(
-        snakemake.params.config, snakemake.params.code, inputs, packages, **identity
+        snakemake.params.config,
+        snakemake.params.code,
+        inputs,
+        packages,
+        kernels=kernels(),
+        **identity,
     )
     store.write(snakemake.output[0], groups, attributes)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo.objective import Objective, sample_losses, score, summarise
+from lossgeo.objective import Objective, mean_and_error, sample_losses, score, summarise
 from lossgeo.parameters import unflatten
 
 CHUNK = 25  # points that go through a dense network together
@@ -37,8 +37,9 @@ def spanned(objective: Objective, vectors: Sequence[Tensor]) -> Losses:
     """The losses on the span of K vectors (P,), as a function of the coefficients.
 
     The function takes coefficients (M, K) and returns the cross-entropy (M, N) of each sample at
-    theta_m = sum_k c_mk v_k, in nats, and whether it is classified right (M, N). Its values do not
-    depend on which other points are asked for in the same call, as long as these are as many.
+    theta_m = sum_k c_mk v_k, in nats, and whether it is classified right (M, N). The values at a
+    point do not depend on the other points of a call. To the bit they may depend on how many these
+    are, on its place among them and on the CPU, which choose the kernels and their order of sums.
 
     Networks that `dense_layers` recognises take the short cut, whose memory grows with K N; all
     others are evaluated at one theta after the other. Where a vector is not finite, all losses are
@@ -59,11 +60,25 @@ def spanned(objective: Objective, vectors: Sequence[Tensor]) -> Losses:
     return losses
 
 
-def summaries(losses: Losses, coefficients: np.ndarray) -> dict[str, np.ndarray]:
-    """`objective.summarise` of M points, CHUNK at a time: memory does not grow with M."""
-    parts = [
-        summarise(*losses(coefficients[k : k + CHUNK])) for k in range(0, len(coefficients), CHUNK)
-    ]
+def at_first(losses: Losses, count: int) -> Tensor:
+    """The losses (N,) of each sample at the first of `count` vectors itself."""
+    return losses(np.eye(1, count))[0][0]
+
+
+def summaries(
+    losses: Losses, coefficients: np.ndarray, reference: Tensor | None = None
+) -> dict[str, np.ndarray]:
+    """`objective.summarise` of M points, CHUNK at a time: memory does not grow with M.
+
+    With the losses (N,) of a `reference`, also `rise_se` (M,): the standard error over the samples
+    of L - L(reference). The samples are the same in both, so it is that of the paired differences.
+    """
+    parts = []
+    for k in range(0, len(coefficients), CHUNK):
+        each, correct = losses(coefficients[k : k + CHUNK])
+        parts.append(summarise(each, correct))
+        if reference is not None:
+            parts[-1]["rise_se"] = mean_and_error(each - reference)[1]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -57,7 +57,8 @@ def provenance(
     `config` is the section of the study's config that was used, `code` maps source files to their
     digests, `inputs` maps roles ("snapshots") to the digests of the files that were read,
     `packages` are those used beside PACKAGES, and `identity` says which run this is (model,
-    optimizer, seed, ...). No time, host or path goes in.
+    optimizer, seed, ...) and on which `kernels` (see `numerics.kernels`). No time, host or path
+    goes in.
     """
     return {
         **identity,

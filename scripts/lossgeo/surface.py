@@ -41,8 +41,9 @@ def plane(
 ) -> dict:
     """The objective at theta + alpha d1 + beta d2: `loss`, `loss_se`, `accuracy` (A, B).
 
-    `rows` picks a tile of the plane, alphas[rows] against all betas. A point's value does not
-    depend on the tile that it is computed in, so tiles put together are the plane, bit for bit.
+    `rows` picks a tile of the plane, alphas[rows] against all betas. Each row is computed by
+    itself, by the same kernels on the same shapes in whichever tile, so tiles put together are the
+    plane, bit for bit on one kind of CPU.
     """
     losses = spanned(objective, (theta, direction_1, direction_2))
     measured = []

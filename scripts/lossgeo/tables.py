@@ -5,6 +5,7 @@ returns a DataFrame whose columns `columns.csv` describes. Rows of runs that div
 reached a point, are there with their status and NaN.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,17 +21,20 @@ RUN = ("model", "family", "width", "parameters", "optimizer", "seed")
 MEASURED = (*RUN, "split", "samples")
 PAIR = (*RUN[:-1], "seed_a", "seed_b", "point", "status", "samples")
 
-POINT = ("status", "step", "loss", "loss_se", "trace", "trace_se")
+POINT = ("status", "step", "loss", "loss_se")
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 RUNG = ("samples", "number", "products", "coarse_samples", "coarse_products")
 EIGENPAIR = ("eigenvalues", "residuals", "converged")
+ESTIMATES = ("trace", "gauss_newton_trace", "filter_curvature", "effective_rank")
+MATRICES = ("hessian", "gauss_newton", "filter", "preconditioned")
 MATCHED = {  # of the group `matched` -> column
     "step": "matched_step",
     "epoch": "matched_epoch",
     "loss": "matched_loss_reached",
     "loss_se": "matched_loss_se",
 }
-HELD_OUT = ("held_out", "held_out_rms", "held_out_max")
+LEVELS = ("held_out", "interpolation_error")
+CURVATURE = ("curvature", "curvature_se")
 NULLS = ("random_walk", "drift", "shuffled", "stationary")
 SURFACES = {  # kind -> group of the landscape file, coordinates
     "line": ("lines", ("alpha",)),
@@ -64,43 +68,53 @@ def runs(paths: Paths, matched_loss: float) -> pd.DataFrame:
 
 
 def eigenvalues(paths: Paths) -> pd.DataFrame:
-    """One row per eigenvalue of the Hessian at a point of a run."""
+    """One row per eigenvalue, of the Hessian and of its kin, at a point of a run."""
     rows = []
-    stored = [f"{end}_{name}" for end in ("top", "bottom") for name in EIGENPAIR]
-    for path, point, group in _points(paths, *stored):
-        for end in ("top", "bottom"):
-            columns = (group.variables[f"{end}_{name}"].values for name in EIGENPAIR)
-            for rank, (value, residual, converged) in enumerate(zip(*columns, strict=True), 1):
-                rows.append(
-                    _run(path)
-                    | {"point": point, "status": group.attributes["status"]}
-                    | {"end": end, "rank": rank, "eigenvalue": value, "residual": residual}
-                    | {"converged": bool(converged)}
-                )
+    for path, point, hessian in _points(paths):
+        for matrix in MATRICES:
+            if matrix == "hessian":
+                group = hessian
+            elif matrix in store.subgroups(path, point):
+                group = store.read(path, f"{point}/{matrix}")
+            else:
+                continue
+            known = _run(path) | {"point": point, "status": hessian.attributes["status"]}
+            rows += [known | {"matrix": matrix} | row for row in _eigenpairs(group)]
     return pd.DataFrame(rows)
 
 
 def curvature(paths: Paths) -> pd.DataFrame:
-    """One row per point of a run: trace and effective rank of the Hessian.
-
-    The effective rank comes from the quadrature's moments: tr(H) / P = mean of the nodes,
-    ||H||_F^2 / P = mean of their squares, both under the weights.
-    """
+    """One row per point of a run: traces, effective rank and outliers of the Hessian."""
     rows = []
-    for path, point, group in _points(paths, "nodes", "weights"):
-        run = _run(path)
-        nodes, weights = (group.variables[name].values for name in ("nodes", "weights"))
-        first, second = (
-            run["parameters"] * np.nansum(weights * nodes**power) / len(nodes) for power in (1, 2)
-        )
+    for path, point, group in _points(paths, "nodes"):
+        found = group.attributes
         rows.append(
-            run
+            _run(path)
             | {"point": point}
-            | {name: group.attributes[name] for name in POINT}
-            | {"effective_rank": first**2 / second if second else np.nan}
-            | {"products": group.attributes["products"]}
+            | {name: found[name] for name in POINT}
+            | {"trace_method": found["trace_method"]}
+            | {f"{name}{end}": found[f"{name}{end}"] for name in ESTIMATES for end in ("", "_se")}
+            | {name: found[name] for name in ("outliers", "outlier_gap")}
+            | {name: found[name] for name in ("products", "gauss_newton_products")}
         )
     return pd.DataFrame(rows)
+
+
+def layers(paths: Paths) -> pd.DataFrame:
+    """One row per parameter tensor at a point of a run: its part of the trace."""
+    frames = []
+    for path, point, group in _points(paths, "tensor_traces", "tensor_traces_se"):
+        known = _run(path) | {"point": point, "status": group.attributes["status"]}
+        frame = pd.DataFrame(
+            {
+                "tensor": json.loads(group.attributes["tensors"]),
+                "entries": json.loads(group.attributes["tensor_sizes"]),
+                "gauss_newton_trace": group.variables["tensor_traces"].values,
+                "gauss_newton_trace_se": group.variables["tensor_traces_se"].values,
+            }
+        )
+        frames.append(_with(known, frame))
+    return pd.concat(frames, ignore_index=True)
 
 
 def spectrum(paths: Paths) -> pd.DataFrame:
@@ -147,7 +161,7 @@ def ladder(paths: Paths) -> pd.DataFrame:
 
 
 def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
-    """One row per line or plane: its geometry (see `geometry.Geometry`)."""
+    """One row per line or plane: its geometry (see `geometry.Geometry`), and d'Hd at its centre."""
     rows = []
     limits = {"rise": rise, "persistence": persistence}
     for path in paths:
@@ -155,17 +169,12 @@ def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
             for kind, (name, axes) in SURFACES.items():
                 group = store.read(path, f"{point}/{name}")
                 grid = [group.variables[axis].values for axis in axes]
-                measure = line_geometry if kind == "line" else plane_geometry
-                evaluated = group.variables["evaluated"].values
-                for index, loss in enumerate(group.variables["loss"].values):
+                for index in range(len(group.variables["loss"].values)):
                     rows.append(
                         _run(path)
                         | {"point": point, "status": group.attributes["status"]}
-                        | {"surface": kind, "index": index, "cosine": _cosine(group, index)}
-                        | measure(*grid, loss, **limits).asdict()
-                        | {"eigenvalue_ratio": _eigenvalue_ratio(group)}
-                        | {"evaluated": evaluated[index].mean()}
-                        | {name: group.variables[name].values[index] for name in HELD_OUT}
+                        | {"surface": kind, "index": index}
+                        | _surface(group, grid, index, limits)
                     )
     return pd.DataFrame(rows)
 
@@ -300,10 +309,26 @@ def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _points(paths: Paths, *names: str) -> Iterator[tuple[Path | str, str, store.Group]]:
-    """Every point of every file, with the named variables."""
+    """Every point of every file, with the named variables, or all."""
     for path in paths:
         for point in store.subgroups(path):
-            yield path, point, store.read(path, point, names)
+            yield path, point, store.read(path, point, names or None)
+
+
+def _eigenpairs(group: store.Group) -> Iterator[dict]:
+    """The eigenvalues of a group, end by end, outermost first."""
+    found = {name: variable.values for name, variable in group.variables.items()}
+    for end in ("top", "bottom"):
+        for i, value in enumerate(found.get(f"{end}_eigenvalues", ())):
+            yield {
+                "end": end,
+                "rank": i + 1,
+                "eigenvalue": value,
+                "eigenvalue_se": found[f"{end}_standard_errors"][i],
+                "residual": found[f"{end}_residuals"][i],
+                "converged": bool(found[f"{end}_converged"][i]),
+                "cosine": found["cosines"][i] if "cosines" in found else np.nan,
+            }
 
 
 def _matched(snapshots: Path | str) -> dict:
@@ -312,6 +337,24 @@ def _matched(snapshots: Path | str) -> dict:
         return dict.fromkeys(MATCHED.values(), np.nan)
     found = store.read(snapshots, "matched", MATCHED).variables
     return {column: float(found[name].values) for name, column in MATCHED.items()}
+
+
+def _surface(group: store.Group, grid: list[np.ndarray], index: int, limits: dict) -> dict:
+    """A line or plane as numbers; all NaN where its point has no theta."""
+    found = {name: variable.values for name, variable in group.variables.items()}
+    evaluated = found["evaluated"][index]
+    measure = line_geometry if len(grid) == 1 else plane_geometry
+    stencils = None if evaluated.all() else found["stencils"][index].astype(bool)
+    numbers = (
+        {"cosine": _cosine(group, index)}
+        | {name: found[name][index] for name in CURVATURE}
+        | measure(*grid, found["loss"][index], **limits, stencils=stencils).asdict()
+        | {"eigenvalue_ratio": _eigenvalue_ratio(group), "evaluated": evaluated.mean()}
+        | {name: found[name][index] for name in LEVELS}
+    )
+    if group.attributes["status"] != "ok":
+        return dict.fromkeys(numbers, np.nan)
+    return numbers
 
 
 def _has_pca(path: Path | str) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lossgeo.directions import filter_scale
 from lossgeo.objective import mean_and_error
 from lossgeo.parameters import Layout, unflatten
-from lossgeo.spectrum import Spectrum
+from lossgeo.spectrum import Eigenpairs, Spectrum
 
 
 class Estimate(NamedTuple):
@@ -97,12 +97,24 @@ def difference(a: CurvatureOperator, b: CurvatureOperator) -> LambdaOperator:
     )
 
 
+def known(spectrum: Spectrum) -> Tensor:
+    """Which of the top and bottom pairs, in this order, serve for deflation: (k,) bool.
+
+    Those that have converged: Ritz vectors that still depend on the probe that they come from take
+    more out of it than out of another. Of an operator with few distinct eigenvalues the two ends
+    may share some, which count once.
+    """
+    top, bottom = spectrum.top, spectrum.bottom
+    shared = (bottom.vectors @ top.vectors.T).nan_to_num().abs().gt(0.5).any(1).cpu().numpy()
+    return torch.from_numpy(np.concatenate([top.converged, bottom.converged & ~shared]))
+
+
 def known_pairs(spectrum: Spectrum) -> tuple[Tensor, Tensor]:
-    """The Ritz values (k,) float64 and vectors (k, P) of both ends that were found."""
-    ends = (spectrum.top, spectrum.bottom)
-    values = torch.from_numpy(np.concatenate([end.values for end in ends]))
-    found = torch.isfinite(values)
-    return values[found], torch.cat([end.vectors for end in ends])[found.to(spectrum.probes.device)]
+    """Their eigenvalues (k,) float64 and vectors (k, P)."""
+    top, bottom, found = spectrum.top, spectrum.bottom, known(spectrum)
+    values = torch.from_numpy(np.concatenate([top.values, bottom.values]))
+    vectors = torch.cat([top.vectors, bottom.vectors])
+    return values[found], vectors[found.to(vectors.device)]
 
 
 def deflated_images(spectrum: Spectrum) -> Tensor:
@@ -115,17 +127,24 @@ def deflated_images(spectrum: Spectrum) -> Tensor:
 def squared_norm(spectrum: Spectrum) -> tuple[float, float]:
     """||H||_F^2 and its standard error over the probes, which is too large rather than too small.
 
-    With orthonormal Ritz pairs, ||H||_F^2 = sum_q lambda_q^2 + ||H - Q Lambda Q'||_F^2, because
-    q'Hq = lambda_q, and of what is left each Rademacher probe gives the sample
-    ||(H - Q Lambda Q')z||^2, from a product that is there already. The variance of that is at most
-    2 lambda^2 times its mean, lambda being the eigenvalue of largest size that is left; none is
-    larger than the innermost known ones of the two ends.
+    With the known pairs, ||H||_F^2 = sum_q lambda_q^2 + ||H - Q Lambda Q'||_F^2, and of what is
+    left each Rademacher probe gives the sample ||(H - Q Lambda Q')z||^2, from a product that is
+    there already. The variance of that is at most 2 lambda^2 times its mean, lambda being the
+    largest eigenvalue that is left in absolute value: each end's first that has not converged, or
+    at most its last that has.
     """
     values, _ = known_pairs(spectrum)
     probes, size = spectrum.probes.shape
     left = size * float(deflated_images(spectrum).double().square().sum(1).mean())
-    edge = max(abs(end.values[-1]) for end in (spectrum.top, spectrum.bottom) if len(end.values))
+    edge = max(_edge(spectrum.top), _edge(spectrum.bottom))
     return float(values.square().sum()) + left, math.sqrt(2 * edge**2 * left / probes)
+
+
+def _edge(end: Eigenpairs) -> float:
+    """A bound, in absolute value, of the eigenvalues beyond the known ones of one end."""
+    if not end.converged.any():
+        return float(np.nanmax(np.abs(end.values) + end.residuals, initial=0.0))
+    return float(abs(end.values[np.flatnonzero(end.converged)[-1]]))
 
 
 def effective_rank(

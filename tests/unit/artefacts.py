@@ -21,6 +21,12 @@ SEEDS = (0, 1, 2)
 POINTS = ("matched", "final")
 NAN = np.nan
 OBJECTIVE = {"samples": 500, "split": "train", "device": "cpu"}
+ESTIMATES = {  # of a point, with errors of a twentieth
+    "trace": 40.0,
+    "gauss_newton_trace": 38.0,
+    "filter_curvature": 1.5,
+    "effective_rank": 12.0,
+}
 RISE = 4.0  # nats; so the eigenplane of an eigenvalue of 8 has its unit at 1
 
 
@@ -149,25 +155,41 @@ def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         bottom = gap * np.array([-0.4, -0.1])
         nodes = gap * np.sort(rng.normal(0, 3, (2, 6)))
         weights = rng.dirichlet(np.ones(6), 2) * (1.0 if status == "ok" else 0.0)
-        variables = {}
-        for end, values, good in (("top", top, [1, 1, 0]), ("bottom", bottom, [1, 1])):
-            converged = np.array(good if status == "ok" else [0] * len(good), "int8")
-            variables |= {
-                f"{end}_eigenvalues": Variable((end,), values, "nats", "eigenvalues of H"),
-                f"{end}_residuals": Variable((end,), 1e-4 * np.abs(values), "nats", "residuals"),
-                f"{end}_converged": Variable((end,), converged, "1", "1: converged"),
-            }
+        variables = eigenpairs("top", top, [1, 1, 0]) | eigenpairs("bottom", bottom, [1, 1])
         vectors = np.eye(2, MODELS[model][2], dtype=np.float32)
         variables |= {
             "eigenvectors": Variable(("vector", "parameter"), vectors, "1", "eigenvectors"),
             "nodes": Variable(("probe", "node"), nodes, "nats", "nodes"),
             "weights": Variable(("probe", "node"), weights, "1", "weights"),
+            "tensor_traces": Variable(("tensor",), gap * np.array([30.0, 8.0]), "nats", "traces"),
+            "tensor_traces_se": Variable(("tensor",), gap * np.array([2.0, 1.0]), "nats", "errors"),
         }
         attributes = {"status": status, "step": 20 if status == "ok" else -1}
-        attributes |= {"loss": gap * 0.25, "loss_se": gap * 0.02}
-        attributes |= {"trace": gap * 40.0, "trace_se": gap * 2.0, "products": 17}
+        attributes |= {"loss": gap * 0.25, "loss_se": gap * 0.02, "trace_method": "exact"}
+        for name, value in ESTIMATES.items():
+            attributes |= {name: gap * value, f"{name}_se": gap * value / 20}
+        attributes |= {"outliers": gap * 2.0, "outlier_gap": gap * 5.0}
+        attributes |= {"products": 17, "gauss_newton_products": 9}
+        attributes |= {"tensors": '["a.weight", "a.bias"]', "tensor_sizes": "[180, 20]"}
         groups[point] = Group(variables, attributes)
+        split = eigenpairs("top", 0.9 * top, [1, 1, 1])
+        split["cosines"] = Variable(("top",), gap * np.array([1.0, 0.9, 0.8]), "1", "cosines")
+        groups[f"{point}/gauss_newton"] = Group(split, {"status": status})
+        groups[f"{point}/filter"] = Group(eigenpairs("top", 0.5 * top[:1], [1]), {"status": status})
+        if optimizer == "wild":
+            own = eigenpairs("top", 2 * top[:1], [1])
+            groups[f"{point}/preconditioned"] = Group(own, {"status": status})
     return groups
+
+
+def eigenpairs(end: str, values: np.ndarray, converged: list[int]) -> dict[str, Variable]:
+    good = np.array(converged, "int8") * np.isfinite(values)
+    return {
+        f"{end}_eigenvalues": Variable((end,), values, "nats", "eigenvalues"),
+        f"{end}_standard_errors": Variable((end,), 0.1 * np.abs(values), "nats", "errors"),
+        f"{end}_residuals": Variable((end,), 1e-4 * np.abs(values), "nats", "residuals"),
+        f"{end}_converged": Variable((end,), good.astype("int8"), "1", "1: converged"),
+    }
 
 
 def ladder(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
@@ -212,18 +234,28 @@ def landscape(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         saddle = gap * (1.0 + 4 * alpha**2 - 0.5 * beta**2)[None]
         groups |= {
             f"{point}/lines": Group(
-                {"alpha": axes["alpha"], **measured(("direction", "alpha"), lines)}, attributes
+                {
+                    "alpha": axes["alpha"],
+                    **measured(("direction", "alpha"), lines),
+                    **curvature(2 * gap * curvatures),
+                },
+                attributes,
             ),
             f"{point}/planes": Group(
                 {
                     **axes,
                     **measured(("plane", "alpha", "beta"), bowl),
+                    **curvature(gap * np.array([3.0])),
                     "cosine": Variable(("plane",), gap * np.array([0.01]), "1", "cosine"),
                 },
                 attributes,
             ),
             f"{point}/eigenplane": Group(
-                {**axes, **measured(("plane", "alpha", "beta"), saddle)},
+                {
+                    **axes,
+                    **measured(("plane", "alpha", "beta"), saddle),
+                    **curvature(gap * np.array([3.5])),
+                },
                 attributes
                 | {"cosine": gap * 0.0}
                 | along_eigenvector("alpha", gap * 8.0, gap * 7.6)
@@ -247,10 +279,19 @@ def measured(dims: tuple[str, ...], loss: np.ndarray) -> dict[str, Variable]:
         "loss": Variable(dims, loss, "nats", "mean cross-entropy"),
         "loss_se": Variable(dims, 0.1 * loss, "nats", "standard error"),
         "accuracy": Variable(dims, np.exp(-loss), "1", "fraction classified correctly"),
+        "rise_se": Variable(dims, 0.05 * loss, "nats", "standard error of the rise"),
         "evaluated": Variable(dims, np.ones(loss.shape, dtype="int8"), "1", "evaluated"),
+        "stencils": Variable(dims, np.ones(loss.shape, dtype="int8"), "1", "stencils"),
         "held_out": Variable(dims[:1], np.full(len(loss), 24), "1", "predicted beforehand"),
-        "held_out_rms": Variable(dims[:1], np.full(len(loss), 0.25), "1", "their errors"),
-        "held_out_max": Variable(dims[:1], np.full(len(loss), 0.75), "1", "the largest"),
+        "interpolation_error": Variable(dims[:1], np.full(len(loss), 0.05), "1", "their error"),
+    }
+
+
+def curvature(values: np.ndarray) -> dict[str, Variable]:
+    dims = ("direction",) if len(values) > 1 else ("plane",)
+    return {
+        "curvature": Variable(dims, values, "nats", "d'Hd"),
+        "curvature_se": Variable(dims, 0.1 * np.abs(values), "nats", "standard error"),
     }
 
 

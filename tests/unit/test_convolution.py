@@ -43,6 +43,7 @@ def operands(options, generator):
     ]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("biased", [True, False])
 def test_values_and_gradients_are_torchs(operands, options, generator, biased):
     operands = operands if biased else operands[:2]
@@ -146,6 +147,7 @@ def test_every_way_of_calling_it_gives_torchs_hessian_products(call, generator):
         torch.testing.assert_close(f, e, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.kernels
 def test_the_context_replaces_convolutions_and_nothing_else(monkeypatch):
     asked = []
     original = convolution.conv2d

@@ -10,6 +10,7 @@ import torch
 from lossgeo.numerics import (
     choose_device,
     derive_seed,
+    kernels,
     make_deterministic,
     numpy_generator,
     torch_generator,
@@ -79,6 +80,16 @@ def test_deterministic_kernels_and_the_number_of_threads_are_set():
     assert torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.usefixtures("restored")
+def test_the_kernels_are_named_by_instructions_and_threads():
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        *_, instructions, found = kernels().split(", ")
+        assert instructions == torch.backends.cpu.get_cpu_capability()
+        assert found == {1: "1 thread", 2: "2 threads"}[threads]
+
+
+@pytest.mark.kernels
 @pytest.mark.usefixtures("restored")
 def test_a_deterministic_gradient_repeats_bit_for_bit(cnn):
     make_deterministic(1)

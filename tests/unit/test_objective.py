@@ -33,6 +33,7 @@ def loaded(case):
     return model
 
 
+@pytest.mark.kernels
 def test_the_loss_is_the_models_own(case, loaded):
     with torch.no_grad():
         logits = loaded(case.inputs)
@@ -146,6 +147,7 @@ def test_means_and_their_standard_errors_are_numpys(values):
     np.testing.assert_allclose(error, expected, rtol=1e-12, atol=1e-14 * scale)
 
 
+@pytest.mark.kernels
 def test_means_of_float32_values_are_summed_in_float64(rng):
     """A million losses and an offset: float32 sums would be off in the fifth digit."""
     values = (1000 + rng.random(1_000_000)).astype(np.float32)
@@ -176,6 +178,7 @@ def test_points_with_nan_losses_have_no_accuracy_and_infinite_ones_keep_theirs()
     np.testing.assert_array_equal(found["accuracy"], [0.5, math.nan, 0.5, 1.0])
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("block", [1, 5, 24, 1000, None])
 def test_the_loss_does_not_depend_on_the_size_of_the_blocks(case, block):
     other = make_objective(
@@ -218,6 +221,7 @@ def test_a_blocks_weighted_share_is_the_weighted_sum_of_its_losses(case, generat
         at += len(targets)
 
 
+@pytest.mark.kernels
 def test_float32_agrees_with_float64(case):
     """To the rounding of a few layers."""
     narrow = make_objective(copy.deepcopy(case.model), case.inputs, case.targets)
@@ -257,6 +261,7 @@ def test_the_model_is_in_evaluation_mode():
     assert evaluate(objective, theta) == evaluate(objective, theta)
 
 
+@pytest.mark.kernels
 def test_many_thetas_are_scored_one_by_one(mlp):
     thetas = [mlp.theta, 2 * mlp.theta, torch.full_like(mlp.theta, torch.nan)]
     found = evaluate_many(mlp.objective, thetas)

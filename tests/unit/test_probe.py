@@ -10,6 +10,7 @@ from snakemake.iocontainers import InputFiles, OutputFiles, Params
 
 from lossgeo import probe
 from lossgeo.data import sha256
+from lossgeo.numerics import kernels
 from lossgeo.store import Group, Variable
 
 from .artefacts import identity_of
@@ -43,6 +44,7 @@ def test_an_artefact_says_what_it_is_made_of(job):
         np.testing.assert_array_equal(file["final/loss"][:], [0.0, 1.0, 2.0])
     assert attributes["model"] == "mlp-32"
     assert attributes["seed"] == 3
+    assert attributes["kernels"] == kernels()
     assert json.loads(attributes["config"]) == {"samples": 7}
     assert json.loads(attributes["code"]) == {"probe.py": "abc"}
     assert json.loads(attributes["inputs"]) == {

@@ -160,6 +160,7 @@ def assert_plain(factory, vectors: int, count: int, **kwargs) -> None:
     assert 0 < right.mean() < 1, "samples that are all right, or all wrong, would prove little"
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("count", [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 3])
 @pytest.mark.parametrize("vectors", [1, 2, 3])
 @pytest.mark.parametrize("factory", DENSE)
@@ -176,6 +177,7 @@ def test_all_other_networks_get_the_models_loss_at_every_point_too(factory, coun
     assert_plain(factory, 3, count)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize(("samples", "block"), [(17, 1), (17, 16), (17, 17), (6, 100), (2, 1)])
 @pytest.mark.parametrize("factory", [softmax_regression, deep, convolutional])
 def test_the_losses_do_not_depend_on_the_size_of_the_blocks(factory, samples, block):
@@ -221,6 +223,7 @@ def test_widths_points_samples_and_blocks_of_any_size_agree(vectors, count, samp
     assert losses.shape == correct.shape == (count, samples)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("factory", [*DENSE, convolutional])
 def test_float32_agrees_with_float64(factory):
     """To the rounding of a few layers."""
@@ -237,6 +240,7 @@ def test_float32_agrees_with_float64(factory):
 COUNTS = [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 3]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("factory", [softmax_regression, deep, convolutional])
@@ -278,6 +282,24 @@ def test_summaries_keep_losses_that_are_not_finite_at_their_points(count, bad):
     for values in nowhere.values():
         assert values.shape == (count,)
         assert np.isnan(values).all()
+
+
+def test_the_standard_error_of_a_rise_is_that_of_paired_differences():
+    """Samples that all rise alike leave no error, however much their losses differ."""
+    generator = torch.Generator().manual_seed(0)
+    at_theta = 10 * torch.rand(40, generator=generator, dtype=torch.float64)
+    rises = torch.rand(3, 40, generator=generator, dtype=torch.float64)
+    rises[1] = 0.5
+    table = at_theta + rises
+
+    def losses(coefficients):
+        return table, torch.zeros_like(table, dtype=torch.bool)
+
+    found = summaries(losses, np.zeros((3, 2)), at_theta)
+    exact = rises.numpy().std(1, ddof=1) / np.sqrt(40)
+    np.testing.assert_allclose(found["rise_se"], exact, atol=1e-14)
+    assert found["loss_se"].min() > 0.3
+    assert set(summaries(losses, np.zeros((3, 2)))) == set(found) - {"rise_se"}
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -440,6 +462,7 @@ def test_a_network_that_was_changed_from_outside_stays_changed():
 # What a call depends on, and what it leaves behind
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("factory", [*DENSE, convolutional])
 @pytest.mark.parametrize("count", [5, CHUNK, CHUNK + 5])
 def test_a_points_losses_do_not_depend_on_the_other_points_of_a_call(factory, count):

@@ -40,17 +40,20 @@ def direction_of(case, seed: int, kind: str = "filter") -> torch.Tensor:
     return random_direction(case.theta, case.objective.layout, kind, generator=generator)
 
 
+@pytest.mark.kernels
 def test_the_centre_of_a_line_and_of_a_plane_is_theta(case):
-    """Bit for bit the loss that the objective has there."""
+    """The loss there is the objective's own, to the rounding of float64: other kernels sum it."""
     d1, d2 = direction_of(case, 1), direction_of(case, 2)
     grid = centred_grid(1.0, 3)
     own = evaluate(case.objective, case.theta)
     along = line(case.objective, case.theta, d1, grid)
     across = plane(case.objective, case.theta, d1, d2, grid, grid)
     for name in ("loss", "loss_se", "accuracy"):
-        assert along[name][1] == across[name][1, 1] == getattr(own, name)
+        assert along[name][1] == pytest.approx(getattr(own, name), rel=1e-13)
+        assert across[name][1, 1] == pytest.approx(getattr(own, name), rel=1e-13)
 
 
+@pytest.mark.kernels
 def test_every_point_is_the_models_loss_there(case):
     d1, d2 = direction_of(case, 1), direction_of(case, 2)
     alphas, betas = np.array([-0.7, 0.2]), np.array([0.0, 0.4, 1.1])
@@ -59,6 +62,7 @@ def test_every_point_is_the_models_loss_there(case):
     np.testing.assert_allclose(found, exact, rtol=1e-12)
 
 
+@pytest.mark.kernels
 def test_a_plane_in_tiles_is_the_plane_bit_for_bit(case):
     d1, d2 = direction_of(case, 1), direction_of(case, 2)
     alphas, betas = centred_grid(0.5, 5), centred_grid(1.0, 3)
@@ -98,6 +102,7 @@ def test_the_second_difference_is_of_the_models_loss_at_that_very_step(case):
     assert found == pytest.approx((low - 2 * centre + high) / h**2, rel=1e-9)
 
 
+@pytest.mark.kernels
 def test_the_second_difference_grows_with_the_square_of_the_direction(case):
     """(s d)'H(s d) = s^2 d'Hd: at the step h / s the very same points are measured."""
     d = direction_of(case, 2)
@@ -169,6 +174,7 @@ def curves(case, factors, direction) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("factors", [layerwise, nodewise])
 def test_rescaling_leaves_the_function_as_it_was(case, factors):
     scaled = rescale(case, factors(case))
@@ -213,6 +219,7 @@ def test_elementwise_directions_are_invariant_to_both(case, factors):
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-10)
 
 
+@pytest.mark.kernels
 def test_a_line_does_not_depend_on_the_models_own_parameters(mlp):
     """The model is a mould: what it was initialised to plays no part."""
     other = copy.copy(mlp)

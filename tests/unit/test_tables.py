@@ -1,6 +1,7 @@
 """Tables: one row per observation, nothing dropped, every column explained."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from lossgeo.store import Group, Variable
 
 from .artefacts import (
     CELLS,
+    ESTIMATES,
     NAN,
     OBJECTIVE,
     POINTS,
@@ -28,6 +30,7 @@ MAKERS = {
     "eigenvalues": lambda files: tables.eigenvalues(files["hessian"]),
     "curvature": lambda files: tables.curvature(files["hessian"]),
     "spectrum": lambda files: tables.spectrum(files["hessian"]),
+    "layers": lambda files: tables.layers(files["hessian"]),
     "ladder": lambda files: tables.ladder(files["ladder"]),
     "landscape": lambda files: tables.landscape(files["landscape"], 0.1, 0.01),
     "flatness": lambda files: tables.flatness(files["flatness"]),
@@ -64,7 +67,7 @@ def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
     assert set(table.columns) <= set(tables.columns().index)
 
 
-MEASURED = ("eigenvalues", "curvature", "spectrum", "landscape", "flatness")
+MEASURED = ("eigenvalues", "curvature", "layers", "spectrum", "landscape", "flatness")
 
 
 @pytest.mark.parametrize("name", [*MEASURED, "trajectory", "trajectory_path"])
@@ -106,7 +109,8 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
     rows = made[name].groupby(["model", "optimizer", "seed", "point"], sort=False)
     expected = [(*run, point) for run in RUNS for point in POINTS]
     assert sorted(rows.groups) == sorted(expected)
-    assert rows.size().nunique() == 1
+    for _, sizes in rows.size().groupby("optimizer"):
+        assert sizes.nunique() == 1
     for (*run, point), part in rows:
         assert (part["status"] == status_of(*run, point)).all()
 
@@ -114,11 +118,14 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
 @pytest.mark.parametrize(
     ("name", "numbers"),
     [
-        ("eigenvalues", ["eigenvalue", "residual"]),
-        ("curvature", ["loss", "loss_se", "trace", "trace_se", "effective_rank"]),
+        ("eigenvalues", ["eigenvalue", "eigenvalue_se", "residual"]),
+        ("curvature", ["loss", "loss_se", *ESTIMATES, "outliers", "outlier_gap"]),
+        ("layers", ["gauss_newton_trace", "gauss_newton_trace_se"]),
         ("spectrum", ["node"]),
         ("ladder", ["eigenvalue", "eigenvalue_se", "residual"]),
-        ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
+        ("landscape", ["curvature", "curvature_se", "second_difference", "radius", "minima"]),
+        ("landscape", ["convex_fraction", "convex_low", "convex_high", "stencils", "roughness"]),
+        ("landscape", ["radius_censored", "evaluated", "held_out", "interpolation_error"]),
         ("flatness", ["rise", "rise_se"]),
         ("connectivity", ["barrier", "barrier_se", "barrier_t"]),
         ("connectivity_path", ["loss", "loss_se", "error", "error_se"]),
@@ -128,7 +135,7 @@ def test_what_was_not_measured_is_nan_and_what_was_is_a_number(made, name, numbe
     table = made[name]
     ok = table["status"] == "ok"
     assert 0 < ok.sum() < len(table)
-    assert np.isfinite(table.loc[ok, numbers]).all(axis=None)
+    assert np.isfinite(table.loc[ok, numbers].astype(float)).all(axis=None)
     assert table.loc[~ok, numbers].isna().all(axis=None)
 
 
@@ -185,7 +192,7 @@ def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
 
 def test_eigenvalues_are_ranked_from_the_outside(made, artefacts):
     at = made["eigenvalues"].query("model == 'mlp-4' and optimizer == 'momentum'")
-    at = at.query("seed == 0 and point == 'final'")
+    at = at.query("seed == 0 and point == 'final' and matrix == 'hessian'")
     stored = store.read(artefacts["hessian"][0], "final").variables
     top = at[at["end"] == "top"]
     assert list(top["rank"]) == [1, 2, 3]
@@ -235,30 +242,34 @@ def test_no_rung_of_a_run_that_was_not_measured_has_converged(made):
     assert not lost["converged"].any()
 
 
-def test_the_effective_rank_is_the_participation_ratio(tmp_path):
-    """tr(H)^2 / ||H||_F^2 from exact quadratures: 4 equal eigenvalues among 16 give 4."""
-    for rank in (1, 4, 16):
-        variables = {
-            "nodes": Variable(("probe", "node"), np.array([[0.0, 2.0]] * 3), "nats", "nodes"),
-            "weights": Variable(
-                ("probe", "node"), np.array([[1 - rank / 16, rank / 16]] * 3), "1", "weights"
-            ),
-        }
-        attributes = {"status": "ok", "step": 1, "trace": 1.0, "trace_se": 0.1, "products": 6}
-        attributes |= {"loss": 0.3, "loss_se": 0.02}
-        identity = {"model": "m", "family": "mlp", "width": 1, "parameters": 16}
-        identity |= {"optimizer": "sgd", "seed": 0, **OBJECTIVE}
-        path = tmp_path / f"{rank}.h5"
-        store.write(path, {"final": Group(variables, attributes)}, identity)
-        assert tables.curvature([path])["effective_rank"][0] == pytest.approx(rank, rel=1e-12)
-
-
 def test_the_curvature_of_a_point_comes_with_its_loss(made, artefacts):
     """The objective's own loss there: by how much runs differ that a point calls alike."""
     ok = made["curvature"].query("status == 'ok'")
     assert (ok["loss"] == 0.25).all()
     assert (ok["loss_se"] == 0.02).all()
-    assert (ok["trace_se"] == 2.0).all()
+    assert (ok["trace_method"] == "exact").all()
+    for name, value in ESTIMATES.items():
+        assert (ok[name] == value).all()
+        assert (ok[f"{name}_se"] == value / 20).all()
+
+
+def test_a_points_trace_is_told_by_tensor(made):
+    part = made["layers"].query("model == 'mlp-4' and seed == 0 and point == 'final'").head(2)
+    assert list(part["tensor"]) == ["a.weight", "a.bias"]
+    assert list(part["entries"]) == [180, 20]
+    assert list(part["gauss_newton_trace"]) == [30.0, 8.0]
+
+
+def test_other_matrices_have_their_own_eigenvalues(made):
+    at = made["eigenvalues"].query("model == 'cnn-2' and seed == 1 and point == 'final'")
+    of = {m: p["eigenvalue"].to_numpy() for m, p in at.query("end == 'top'").groupby("matrix")}
+    wild = at["optimizer"] == "wild"
+    assert set(at.loc[wild, "matrix"]) == {"hessian", "gauss_newton", "filter", "preconditioned"}
+    assert set(at.loc[~wild, "matrix"]) == {"hessian", "gauss_newton", "filter"}
+    np.testing.assert_allclose(of["gauss_newton"], 0.9 * of["hessian"], rtol=1e-12)
+    cosines = at.query("optimizer == 'momentum' and matrix == 'gauss_newton'")["cosine"]
+    assert list(cosines) == [1.0, 0.9, 0.8]
+    assert at.query("matrix == 'hessian'")["cosine"].isna().all()
 
 
 def test_the_weights_of_every_probe_sum_to_one(made):
@@ -271,7 +282,10 @@ def test_the_geometry_of_known_surfaces(made):
     """Planes of 2 a^2 + b^2 and eigenplanes of 4 a^2 - b^2 / 2."""
     ok = made["landscape"].query("status == 'ok'")
     plane, eigenplane = (ok[ok["surface"] == s] for s in ("plane", "eigenplane"))
-    np.testing.assert_allclose(plane["curvature"], 3.0, rtol=1e-9)
+    np.testing.assert_allclose(plane["second_difference"], 3.0, rtol=1e-9)
+    np.testing.assert_allclose(eigenplane["second_difference"], 3.5, rtol=1e-9)
+    np.testing.assert_allclose(ok["curvature"], ok["second_difference"], rtol=1e-9)
+    np.testing.assert_allclose(ok["curvature_se"], 0.1 * ok["curvature"], rtol=1e-12)
     np.testing.assert_allclose(plane["anisotropy"], 2.0, rtol=1e-9)
     np.testing.assert_allclose(plane["cosine"], 0.01)
     np.testing.assert_allclose(eigenplane["anisotropy"], -8.0, rtol=1e-9)
@@ -282,6 +296,36 @@ def test_the_geometry_of_known_surfaces(made):
     assert sorted(lines["index"].unique()) == [0, 1]
     assert lines["cosine"].isna().all()
     assert lines["anisotropy"].isna().all()
+
+
+def test_the_shape_of_an_interpolated_surface_is_that_of_its_evaluated_stencils(
+    artefacts, tmp_path
+):
+    """Bowls whose interpolated points are a dome: two stencils, a bowl each, and no roughness."""
+    stored = artefacts["landscape"][0]
+    groups = {}
+    for name in ("lines", "planes", "eigenplane"):
+        group = store.read(stored, f"final/{name}")
+        old = {k: group.variables[k] for k in ("loss", "evaluated", "stencils")}
+        loss, evaluated = old["loss"].values.copy(), old["evaluated"].values.copy()
+        stencils = np.zeros_like(evaluated)
+        sample = [(2,), (5,)] if name == "lines" else [(2, 2), (5, 6)]
+        apart = np.ones_like(evaluated, dtype=bool)
+        for centre in sample:
+            stencils[:, *centre] = 1
+            apart[:, *(slice(i - 1, i + 2) for i in centre)] = False
+        loss[apart], evaluated[apart] = -loss[apart], 0
+        arrays = {"loss": loss, "evaluated": evaluated, "stencils": stencils}
+        changed = {k: replace(old[k], values=v) for k, v in arrays.items()}
+        groups[f"final/{name}"] = Group({**group.variables, **changed}, group.attributes)
+    store.write(tmp_path / "l.h5", groups, identity_of("mlp-4", "momentum", 0) | OBJECTIVE)
+    found = tables.landscape([tmp_path / "l.h5"], 0.1, 0.01)
+    convex = (found["surface"] != "eigenplane").astype(float)  # which is a saddle
+    np.testing.assert_array_equal(found["convex_fraction"], convex)
+    assert (found["stencils"] == 2).all()
+    assert (found["convex_high"] - found["convex_low"] > 0.8).all()
+    assert found["roughness"].isna().all()
+    assert (found["evaluated"] < 1).all()
 
 
 def test_an_eigenplane_says_how_far_its_surface_has_its_eigenvalue(made):

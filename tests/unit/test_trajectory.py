@@ -94,6 +94,7 @@ def test_snapshots_that_do_not_move_are_refused():
 # Gram matrices of steps
 
 
+@pytest.mark.kernels
 def test_the_steps_gram_matrix_gives_pcas_shares(snapshots):
     gram = step_gram(snapshots)
     assert gram.shape == (11, 11)

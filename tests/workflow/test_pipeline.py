@@ -117,6 +117,7 @@ def test_an_artefact_says_what_it_depends_on(built):
     assert len(json.loads(attributes["inputs"])["snapshots"]) == 64
     assert json.loads(attributes["versions"])["torch"]
     assert attributes["seed"] == 1
+    assert attributes["kernels"].endswith(", 1 thread")
     assert str(built) not in "".join(map(str, attributes.values()))
 
 

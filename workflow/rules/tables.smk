@@ -7,6 +7,7 @@ TABLES = {
         "eigenvalues": get_run_files("hessian.h5", "hessian"),
         "curvature": get_run_files("hessian.h5", "hessian"),
         "spectrum": get_run_files("hessian.h5", "hessian"),
+        "layers": get_run_files("hessian.h5", "hessian"),
         "ladder": get_run_files("ladder.h5", "ladder"),
         "landscape": get_run_files("landscape.h5", "landscape"),
         "flatness": get_run_files("flatness.h5", "flatness"),
