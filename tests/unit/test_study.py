@@ -202,6 +202,27 @@ def test_data_of_ones_own_are_known_by_their_digests_now(own):
     study.check(own)
 
 
+# Matched points
+
+
+def test_only_runs_that_are_measured_at_matched_look_for_it(config):
+    for experiment in config["experiments"].values():
+        experiment["points"] = ["final"]
+    cells = {(r.model, r.optimizer) for r in study.get_runs(config)}
+
+    def looking():
+        return {cell for cell in cells if study.has_matched_point(config, *cell)}
+
+    assert looking() == set()
+    config["experiments"]["optimizer"]["points"] = ["final", "matched"]
+    optimizer = config["experiments"]["optimizer"]
+    assert looking() == {(m, o) for m in optimizer["models"] for o in optimizer["optimizers"]}
+    optimizer["points"] = ["final"]
+    config["connectivity"]["point"] = "matched"
+    assert looking() == {(r.model, r.optimizer) for r in study.get_runs(config, "connectivity")}
+    assert looking()
+
+
 # What its figures show
 
 

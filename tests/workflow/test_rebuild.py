@@ -63,14 +63,51 @@ def test_a_new_seed_computes_that_seed_only(copy):
     assert "connectivity" not in plan  # a third seed has no partner yet
 
 
-def test_a_probe_setting_does_not_retrain(copy):
+MATCHED = {  # the runs with a point `matched`, which training finds on the objective
+    f"runs/{model}/momentum/seed{seed}/{file}"
+    for model in ("mlp-4", "cnn-2", "own")
+    for seed in (0, 1)
+    for file in RUN_FILES["train"]
+}
+
+
+def test_the_objective_retrains_the_runs_with_a_matched_point_and_no_others(copy):
     edit_config(copy, lambda config: config["objective"].update(samples=50))
     plan = planned(copy)
-    assert "train" not in plan
+    assert plan["train"] == MATCHED
     assert {"hessian", "landscape", "flatness", "trajectory", "connectivity"} <= plan.keys()
+    assert "runs/mlp-4/wild/seed0/hessian.h5" in plan["hessian"]
     # the ladder has samples of its own
-    assert not {"ladder", "figure_ladder"} & plan.keys()
-    assert "tables/ladder.csv" not in plan["table"]
+    assert not {file for file in plan["ladder"] if "wild" in file}
+
+
+def test_the_matched_loss_retrains_the_runs_with_a_matched_point_and_no_others(copy):
+    edit_config(copy, lambda config: config["training"].update(matched_loss=0.9))
+    plan = planned(copy)
+    assert plan["train"] == MATCHED
+    assert not {file for rule in RUN_FILES for file in plan[rule] if "wild" in file}
+
+
+def test_a_probe_setting_does_not_retrain_where_nothing_is_matched(fresh):
+    def change(config):
+        config["seeds"] = [0]
+        config["experiments"]["architecture"] |= {
+            "models": ["mlp-4"],
+            "points": ["final"],
+            "stages": ["flatness"],
+        }
+        config["experiments"]["optimizer"] = None
+        config["models"] |= {"cnn-2": None, "own": None}
+        config["optimizers"]["wild"] = None
+
+    edit_config(fresh, change)
+    flat = str(RESULTS / "runs/mlp-4/momentum/seed0/flatness.h5")
+    run(fresh, flat)
+    edit_config(fresh, lambda config: config["objective"].update(samples=50))
+    assert planned(fresh, flat).keys() == {"flatness"}
+    edit_config(fresh, lambda config: config["objective"].update(samples=60))
+    edit_config(fresh, lambda config: config["training"].update(matched_loss=0.9))
+    assert planned(fresh, flat) == {}
 
 
 def other_subsets(project):
