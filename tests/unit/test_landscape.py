@@ -21,6 +21,10 @@ SETTINGS = {
 }
 
 
+def point_of(theta: torch.Tensor, status: str = "ok") -> Point:
+    return Point(theta, status, 1 if status == "ok" else -1, None)
+
+
 def forms(case, axes) -> np.ndarray:
     """d'Hd of each axis by the dense Hessian."""
     return np.array([float(d @ case.hessian @ d) for d in axes])
@@ -36,12 +40,12 @@ def sample_forms(case, axes) -> np.ndarray:
 
 
 def axes_of(case, purpose: str, count: int) -> list[torch.Tensor]:
-    point = Point(case.theta, "ok", 1)
+    point = point_of(case.theta)
     return landscape.random_directions(case.objective, point, count, SETTINGS, purpose, 0)
 
 
 def test_the_curvature_of_lines_is_that_of_the_dense_hessian_with_its_error_over_samples(mlp):
-    found = landscape.lines(mlp.objective, Point(mlp.theta, "ok", 1), SETTINGS, "full", 0)
+    found = landscape.lines(mlp.objective, point_of(mlp.theta), SETTINGS, "full", 0)
     axes = axes_of(mlp, "line", 3)
     each = sample_forms(mlp, axes)
     error = each.std(1, ddof=1) / np.sqrt(each.shape[1])
@@ -50,7 +54,7 @@ def test_the_curvature_of_lines_is_that_of_the_dense_hessian_with_its_error_over
 
 
 def test_the_curvature_of_a_plane_is_the_mean_of_its_two_axes_on_the_same_samples(mlp):
-    found = landscape.planes(mlp.objective, Point(mlp.theta, "ok", 1), SETTINGS, "full", 0)
+    found = landscape.planes(mlp.objective, point_of(mlp.theta), SETTINGS, "full", 0)
     found = {name: variable.values for name, variable in found.variables.items()}
     each = sample_forms(mlp, axes_of(mlp, "plane", 4)).reshape(2, 2, -1)
     root = np.sqrt(each.shape[-1])
@@ -62,14 +66,14 @@ def test_the_curvature_of_a_plane_is_the_mean_of_its_two_axes_on_the_same_sample
 
 
 def test_convolutions_have_the_dense_curvature_too(cnn):
-    found = landscape.lines(cnn.objective, Point(cnn.theta, "ok", 1), SETTINGS, "full", 0)
+    found = landscape.lines(cnn.objective, point_of(cnn.theta), SETTINGS, "full", 0)
     exact = forms(cnn, axes_of(cnn, "line", 3))
     np.testing.assert_allclose(found.variables["curvature"].values, exact, rtol=1e-8)
 
 
 @pytest.mark.parametrize("status", ["diverged", "not reached"])
 def test_without_a_theta_there_is_no_curvature(mlp, status):
-    point = Point(torch.full_like(mlp.theta, torch.nan), status, -1)
+    point = point_of(torch.full_like(mlp.theta, torch.nan), status)
     for stage in (landscape.lines, landscape.planes):
         found = stage(mlp.objective, point, SETTINGS, "multilevel", 0)
         assert np.isnan(found.variables["curvature"].values).all()
@@ -90,7 +94,7 @@ def test_a_kink_within_a_step_is_no_curvature():
     theta = torch.tensor([1.0, -1.0 - step / 4, -1.0, 1.0], dtype=torch.float64)
     direction = torch.tensor([0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
     objective = make_objective(model, inputs, targets, dtype=torch.float64)
-    found = landscape.sample_curvatures(objective, Point(theta, "ok", 1), [direction])
+    found = landscape.sample_curvatures(objective, point_of(theta), [direction])
     hessian = dense_hessian(model, inputs, targets, theta)
     assert float(found.mean()) == float(direction @ hessian @ direction) == 0
     grid = centred_grid(2 * step, 5)
