@@ -34,18 +34,24 @@ def agreement(rows: list[dict]) -> str:
 def precision(rows: list[dict]) -> str:
     """How far the multilevel surfaces are from the full ones."""
 
+    def total(column: str) -> int:
+        return sum(int(row[column]) for row in rows)
+
     shares = []
     for kind in ("planes", "lines"):
         chosen = [r for r in rows if (r["surface"] == "lines") == (kind == "lines")]
         evaluated = sum(float(r["evaluated"]) * int(r["points"]) for r in chosen)
         shares.append(f"{100 * evaluated / sum(int(r['points']) for r in chosen):.0f} %")
+    worst = {name: 100 * max(float(r[name]) for r in rows) for name in ("error_95", "error_max")}
     return (
-        f"Of the {sum(int(r['points']) for r in rows):,} points of all lines and planes of "
-        f"`make quick`, {shares[0]} of those on planes and {shares[1]} of those on lines were "
-        f"evaluated. {sum(int(r['beyond_2']) for r in rows)} losses differ from the full surface "
-        f"by more than two of its standard errors, none by more than "
-        f"{max(float(r['max']) for r in rows)}; accuracies are coarser, off by up to "
-        f"{max(float(r['accuracy_max']) for r in rows)}.\n"
+        f"Of the {total('points'):,} points of all lines and planes of `make quick`, {shares[0]} "
+        f"of those on planes and {shares[1]} of those on lines were evaluated. Of the "
+        f"{total('interpolated'):,} others, {100 * total('beyond') / total('interpolated'):.2g} % "
+        f"are off by more than `interpolation_error` states for 95 % of them, and on "
+        f"{total('exceeded')} of {total('surfaces')} surfaces these are more than 5 %. By model, "
+        f"optimizer and kind of surface, 95 % of them are within {worst['error_95']:.2g} % of the "
+        f"rise or better, all within {worst['error_max']:.2g} %; accuracies are coarser, off by up "
+        f"to {max(float(r['accuracy_max']) for r in rows)}.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Top eigenvalues, trace and density of one point: one set of Krylov runs against three calls."""
+"""Top eigenvalues, trace and density of one point: Krylov runs and a sum against three calls."""
 
 import numpy as np
 import torch
@@ -6,12 +6,14 @@ from hessian_eigenthings import HessianOperator, lanczos, spectral_density, trac
 from torch import nn
 
 from harness import CLASSES, SHAPE, SPECS, compare, mnist, trained, usual_model, write
+from lossgeo.gauss_newton import sample_traces
 from lossgeo.hessian import hessian_operator
 from lossgeo.models import build
 from lossgeo.numerics import make_deterministic
 from lossgeo.objective import make_objective
 from lossgeo.parameters import flatten
 from lossgeo.spectrum import spectrum
+from lossgeo.trace import total
 
 TOP, PROBES, STEPS = 10, 5, 40
 
@@ -21,7 +23,7 @@ def batch_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
 
 
 def their_three_calls(operator) -> None:
-    """As many probes and Lanczos steps as ours, so that the standard errors are the same."""
+    """As many probes and Lanczos steps as ours; their trace has an error over these, ours none."""
     lanczos(operator, k=TOP, max_iter=STEPS, tol=1e-3, which="LA", reorthogonalize=True, seed=0)
     trace(operator, num_matvecs=PROBES, method="hutchinson", seed=0)
     spectral_density(operator, num_runs=PROBES, lanczos_steps=STEPS, seed=0)
@@ -40,6 +42,7 @@ def main() -> None:
         theirs = HessianOperator(usual_model(spec, model.state_dict()), batches, batch_loss)
 
         def ours(objective=objective, theta=theta):
+            total(sample_traces(objective, theta))
             return spectrum(
                 hessian_operator(objective, theta),
                 top=TOP,

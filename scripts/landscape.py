@@ -4,9 +4,10 @@ import numpy as np
 import torch
 
 from lossgeo import directions, job, multilevel, probe, store, surface
+from lossgeo.hessian import sample_forms
 from lossgeo.multilevel import Levels
 from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
-from lossgeo.objective import Objective
+from lossgeo.objective import Objective, mean_and_error
 from lossgeo.store import Group, Variable
 
 DIFFERENCE_STEP = 0.1  # in units of the eigenplane's axes: the quadratic rises by rise / 100
@@ -14,13 +15,17 @@ DIFFERENCE_STEP = 0.1  # in units of the eigenplane's axes: the quadratic rises 
 MEASURED = {
     "loss": ("nats", "mean cross-entropy"),
     "loss_se": ("nats", "standard error of the loss over the samples"),
+    "rise_se": ("nats", "standard error of loss minus loss at the centre, on the same samples"),
     "accuracy": ("1", "fraction classified correctly"),
 }
 
-HELD_OUT = {  # of Levels
-    "held_out": "points predicted before they were evaluated (lines: over all directions)",
-    "held_out_rms": "root mean square of their prediction errors, in standard errors",
-    "held_out_max": "the largest of these errors",
+LEVELS = {  # of Levels
+    "held_out": ("1", "random points that were predicted first (lines: over all directions)"),
+    "interpolation_error": (
+        "1",
+        "of the loss, at 95 % of the interpolated points at most: as a share of its rise above the "
+        "centre, or of the rise's standard error where that is larger",
+    ),
 }
 
 
@@ -34,10 +39,19 @@ def lines(
     )
     generator = numpy_generator("line levels", seed)
     values, levels = multilevel.lines(
-        objective, point.theta, axes, alphas, estimator=estimator, generator=generator
+        objective,
+        point.theta,
+        axes,
+        alphas,
+        estimator=estimator,
+        stencils=settings["stencils"],
+        generator=generator,
     )
-    return surface_group(
-        point, values, [levels] * len(axes), ("direction", "alpha"), {"alpha": alphas}, {}
+    dims = ("direction", "alpha")
+    group = surface_group(point, values, [levels] * len(axes), dims, {"alpha": alphas}, {})
+    forms = sample_curvatures(objective, point, axes)
+    return Group(
+        {**group.variables, **curvature("curvature", ("direction",), forms)}, group.attributes
     )
 
 
@@ -58,6 +72,7 @@ def planes(
             alphas,
             alphas,
             estimator=estimator,
+            stencils=settings["stencils"],
             generator=numpy_generator("plane levels", seed, index),
         )
         for index, pair in enumerate(pairs)
@@ -73,7 +88,9 @@ def planes(
     )
     cosines = np.array([directions.cosine(*pair) for pair in pairs])
     cosine = Variable(("plane",), cosines, "1", "cosine of the angle between the two axes")
-    return Group({**group.variables, "cosine": cosine}, group.attributes)
+    forms = sample_curvatures(objective, point, spans).unflatten(0, (len(pairs), 2))
+    variables = {**group.variables, "cosine": cosine, **curvature_of_planes(forms)}
+    return Group(variables, group.attributes)
 
 
 def eigenplane(
@@ -103,6 +120,7 @@ def eigenplane(
         alphas,
         alphas,
         estimator=estimator,
+        stencils=settings["stencils"],
         generator=numpy_generator("eigenplane levels", seed),
     )
     attributes = {"cosine": directions.cosine(*axes)}
@@ -113,7 +131,7 @@ def eigenplane(
             f"scale_{name}": scale,
             f"second_difference_{name}": second / scale**2,
         }
-    return surface_group(
+    group = surface_group(
         point,
         {name: values[name][np.newaxis] for name in MEASURED},
         [levels],
@@ -121,6 +139,35 @@ def eigenplane(
         {"alpha": alphas, "beta": alphas},
         attributes,
     )
+    forms = sample_curvatures(objective, point, axes).unsqueeze(0)
+    return Group({**group.variables, **curvature_of_planes(forms)}, group.attributes)
+
+
+def sample_curvatures(
+    objective: Objective, point: probe.Point, axes: list[torch.Tensor]
+) -> torch.Tensor:
+    """d'H_i d of every sample i along k directions: (k, N); NaN where there is no theta."""
+    if point.status != "ok":
+        return torch.full((len(axes), objective.samples), torch.nan, dtype=torch.float64)
+    directions = torch.stack(axes).to(objective.device, objective.dtype)
+    return sample_forms(objective, point.theta, directions)
+
+
+def curvature(name: str, dims: tuple, forms: torch.Tensor) -> dict[str, Variable]:
+    """d'Hd at the centre and its standard error, from that of every sample, forms (..., N)."""
+    mean, error = mean_and_error(forms)
+    return {
+        name: Variable(dims, mean, "nats", "d'Hd at the centre, of the Hessian itself"),
+        f"{name}_se": Variable(dims, error, "nats", "its standard error over the samples"),
+    }
+
+
+def curvature_of_planes(forms: torch.Tensor) -> dict[str, Variable]:
+    """The mean over the two axes of each plane, and that of each axis: forms (planes, 2, N)."""
+    return {
+        **curvature("curvature", ("plane",), forms.mean(1)),
+        **curvature("axis_curvature", ("plane", "axis"), forms),
+    }
 
 
 def random_directions(
@@ -154,11 +201,15 @@ def surface_group(
     for name, description in MEASURED.items():
         variables[name] = Variable(dims, values[name], *description)
     shape = values["loss"].shape[1:]
-    masks = [one.evaluated.reshape(shape).astype("int8") for one in levels]
-    variables["evaluated"] = Variable(dims, np.stack(masks), "1", "1: evaluated; 0: interpolated")
-    for name, description in HELD_OUT.items():
+    for name, description in (
+        ("evaluated", "1: evaluated; 0: interpolated"),
+        ("stencils", "1: centre of a stencil of the random sample that convexity is judged by"),
+    ):
+        masks = [getattr(one, name).reshape(shape).astype("int8") for one in levels]
+        variables[name] = Variable(dims, np.stack(masks), "1", description)
+    for name, description in LEVELS.items():
         column = np.array([getattr(one, name) for one in levels])
-        variables[name] = Variable(dims[:1], column, "1", description)
+        variables[name] = Variable(dims[:1], column, *description)
     return Group(variables, {"status": point.status, "step": point.step, **attributes})
 
 

@@ -89,6 +89,12 @@ def main(snakemake) -> None:
                 "loss_se": Variable(
                     ("alpha", "beta"), measured["loss_se"], "nats", "its standard error"
                 ),
+                "rise_se": Variable(
+                    ("alpha", "beta"),
+                    measured["rise_se"],
+                    "nats",
+                    "standard error of loss minus loss of the last snapshot, on the same samples",
+                ),
                 "accuracy": Variable(
                     ("alpha", "beta"), measured["accuracy"], "1", "fraction classified correctly"
                 ),
@@ -101,8 +107,7 @@ def main(snakemake) -> None:
             },
             {
                 "held_out": levels.held_out,
-                "held_out_rms": levels.held_out_rms,
-                "held_out_max": levels.held_out_max,
+                "interpolation_error": levels.interpolation_error,
             },
         )
         print(f"{len(snapshots)} snapshots; component 1 explains {pca.explained[0]:.3f}")

@@ -1,20 +1,24 @@
-"""The geometry of a line or plane as numbers: curvature, basin, anisotropy, convexity, minima."""
+"""The geometry of a line or plane as numbers: basin, anisotropy, convexity, roughness, minima."""
 
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.signal import savgol_filter
+from scipy.stats import binomtest
 
 
 @dataclass(frozen=True)
 class Geometry:
     """A line or plane as numbers. Lengths are in units of the direction that spans it."""
 
-    curvature: float  # mean second derivative at the centre over the spanning directions, nats
+    second_difference: float  # at the centre, on the grid's step; mean of the two axes, nats
     radius: float  # distance from the centre at which the loss has risen by `rise`; mean of rays
     radius_censored: bool  # some ray leaves the grid first: the radius is a lower bound
     anisotropy: float  # ratio of the two eigenvalues of the fitted quadratic; NaN for a line
-    convex_fraction: float  # fraction of inner grid points with a positive semi-definite Hessian
+    convex_fraction: float  # fraction of stencils whose second differences are positive
+    convex_low: float  # 95 % interval of that fraction over all of the grid's stencils
+    convex_high: float
+    stencils: int  # how many were evaluated for it
     roughness: float  # root mean square deviation from the smoothed surface / the range of the loss
     minima: int  # local minima deeper than `persistence`
 
@@ -23,23 +27,35 @@ class Geometry:
 
 
 def line_geometry(
-    alphas: np.ndarray, loss: np.ndarray, *, rise: float, persistence: float
+    alphas: np.ndarray,
+    loss: np.ndarray,
+    *,
+    rise: float,
+    persistence: float,
+    stencils: np.ndarray | None = None,
 ) -> Geometry:
     """The geometry of a line, loss (A,) over evenly spaced alphas (A,) with 0 in the middle.
 
-    The curvature is the second difference at the centre, [L(h) - 2 L(0) + L(-h)] / h^2, an estimate
-    of d'Hd. Where the line is not finite, every quantity that its gaps touch is NaN.
+    The second difference at the centre is [L(h) - 2 L(0) + L(-h)] / h^2: d'Hd where the loss is
+    smooth on the scale of the step h, and larger where it has kinks there. A stencil is a point and
+    its two neighbours, and convex where that difference is not negative. Where the line is not
+    finite, every quantity that its gaps touch is NaN.
+
+    An interpolated line has the interpolant's shape. `stencils` (A,), bool, are the centres of
+    those whose points were all evaluated, a random sample; then they alone say how much of the line
+    is convex, with the exact binomial interval (Clopper & Pearson 1934), and there is no roughness.
+    Without `stencils` all points were evaluated, and the fraction has no error.
     """
     loss = np.where(np.isfinite(loss), loss, np.nan)
     second = np.diff(loss, 2) / (alphas[1] - alphas[0]) ** 2
     radius, censored = _radius(alphas, loss, rise)
     return Geometry(
-        curvature=float(second[len(second) // 2]),
+        second_difference=float(second[len(second) // 2]),
         radius=radius,
         radius_censored=censored,
         anisotropy=np.nan,
-        convex_fraction=_fraction(second >= -_noise(loss) / (alphas[1] - alphas[0]) ** 2, second),
-        roughness=_roughness(loss),
+        **_convexity(second, _noise(loss) / (alphas[1] - alphas[0]) ** 2, stencils),
+        roughness=_roughness(loss) if stencils is None else np.nan,
         minima=count_minima(loss, persistence),
     )
 
@@ -51,13 +67,16 @@ def plane_geometry(
     *,
     rise: float,
     persistence: float,
+    stencils: np.ndarray | None = None,
 ) -> Geometry:
     """The geometry of a plane, loss (A, B) over evenly spaced alphas (A,) and betas (B,).
 
-    The grid is centred: its middle point is theta. Curvature and anisotropy are of the quadratic
-    that the central second differences fit exactly, [[L_aa, L_ab], [L_ab, L_bb]]: half its trace,
-    and the ratio of the eigenvalue of larger to that of smaller magnitude. The radius is the mean
-    over the rays along the grid's rows, columns and diagonals through the centre.
+    The grid is centred: its middle point is theta. Second difference and anisotropy are of the
+    quadratic that the central second differences fit exactly, [[L_aa, L_ab], [L_ab, L_bb]]: half
+    its trace, and the ratio of the eigenvalue of larger to that of smaller magnitude. The radius is
+    the mean over the rays along the grid's rows, columns and diagonals through the centre. A
+    stencil is a point and its eight neighbours, and convex where that matrix is positive
+    semi-definite. `stencils` (A, B) are as for a line.
     """
     loss = np.where(np.isfinite(loss), loss, np.nan)
     a, b = len(alphas) // 2, len(betas) // 2
@@ -70,12 +89,12 @@ def plane_geometry(
     lowest = np.min(_eigenvalues(hessian), axis=-1)
     radius, censored = _plane_radius(alphas, betas, loss, rise)
     return Geometry(
-        curvature=float(np.trace(centre) / 2),
+        second_difference=float(np.trace(centre) / 2),
         radius=radius,
         radius_censored=censored,
         anisotropy=float(larger / smaller) if smaller else np.nan,
-        convex_fraction=_fraction(lowest >= -noise, lowest),
-        roughness=_roughness(loss),
+        **_convexity(lowest, noise, stencils),
+        roughness=_roughness(loss) if stencils is None else np.nan,
         minima=count_minima(loss, persistence),
     )
 
@@ -178,10 +197,22 @@ def _noise(loss: np.ndarray) -> float:
     return float(8 * np.finfo(np.float32).eps * np.nanmax(np.abs(loss), initial=0.0))
 
 
-def _fraction(holds: np.ndarray, values: np.ndarray) -> float:
-    """The fraction of finite values for which `holds`; NaN where none is finite."""
-    finite = np.isfinite(values)
-    return float(holds[finite].mean()) if finite.any() else np.nan
+def _convexity(lowest: np.ndarray, noise: float, stencils: np.ndarray | None) -> dict:
+    """The fields of Geometry from the lowest curvature of every inner point, (A - 2 ...).
+
+    Stencils with a value that is not finite are left out.
+    """
+    lowest = lowest.ravel() if stencils is None else lowest[stencils[(slice(1, -1),) * lowest.ndim]]
+    holds = lowest[np.isfinite(lowest)] >= -noise
+    fraction = low = high = float(holds.mean()) if len(holds) else np.nan
+    if stencils is not None and len(holds):
+        low, high = binomtest(int(holds.sum()), len(holds)).proportion_ci(method="exact")
+    return {
+        "convex_fraction": fraction,
+        "convex_low": float(low),
+        "convex_high": float(high),
+        "stencils": len(holds),
+    }
 
 
 def _roughness(loss: np.ndarray) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo.objective import Objective, sample_losses, score, summarise
+from lossgeo.objective import Objective, mean_and_error, sample_losses, score, summarise
 from lossgeo.parameters import unflatten
 
 CHUNK = 25  # points that go through a dense network together
@@ -60,11 +60,25 @@ def spanned(objective: Objective, vectors: Sequence[Tensor]) -> Losses:
     return losses
 
 
-def summaries(losses: Losses, coefficients: np.ndarray) -> dict[str, np.ndarray]:
-    """`objective.summarise` of M points, CHUNK at a time: memory does not grow with M."""
-    parts = [
-        summarise(*losses(coefficients[k : k + CHUNK])) for k in range(0, len(coefficients), CHUNK)
-    ]
+def at_first(losses: Losses, count: int) -> Tensor:
+    """The losses (N,) of each sample at the first of `count` vectors itself."""
+    return losses(np.eye(1, count))[0][0]
+
+
+def summaries(
+    losses: Losses, coefficients: np.ndarray, reference: Tensor | None = None
+) -> dict[str, np.ndarray]:
+    """`objective.summarise` of M points, CHUNK at a time: memory does not grow with M.
+
+    With the losses (N,) of a `reference`, also `rise_se` (M,): the standard error over the samples
+    of L - L(reference). The samples are the same in both, so it is that of the paired differences.
+    """
+    parts = []
+    for k in range(0, len(coefficients), CHUNK):
+        each, correct = losses(coefficients[k : k + CHUNK])
+        parts.append(summarise(each, correct))
+        if reference is not None:
+            parts[-1]["rise_se"] = mean_and_error(each - reference)[1]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -1,6 +1,5 @@
-"""Intervals over seeds, directions and draws, and smoothed densities."""
+"""Intervals over seeds, directions and draws."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -38,17 +37,3 @@ def mean_interval(values: np.ndarray, level: float = 0.95, *, log: bool = False)
         )
     back = np.exp if log else float
     return Interval(float(back(mean)), float(back(low)), float(back(high)), n)
-
-
-def density(nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray, width: float) -> np.ndarray:
-    """Spectral density (G,) at grid (G,): a quadrature smoothed by a Gaussian of the given width.
-
-    phi(t) = mean over runs of sum_k w_k N(t; node_k, width^2) (Ghorbani et al. 2019). Integrates
-    to 1.
-    """
-    present = np.isfinite(nodes)
-    centres, shares = nodes[present], weights[present] / len(nodes)
-    kernels = np.exp(-0.5 * ((grid[:, None] - centres) / width) ** 2) / (
-        width * math.sqrt(2 * math.pi)
-    )
-    return kernels @ shares

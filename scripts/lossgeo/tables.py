@@ -33,7 +33,8 @@ MATCHED = {  # of the group `matched` -> column
     "loss": "matched_loss_reached",
     "loss_se": "matched_loss_se",
 }
-HELD_OUT = ("held_out", "held_out_rms", "held_out_max")
+LEVELS = ("held_out", "interpolation_error")
+CURVATURE = ("curvature", "curvature_se")
 NULLS = ("random_walk", "drift", "shuffled", "stationary")
 SURFACES = {  # kind -> group of the landscape file, coordinates
     "line": ("lines", ("alpha",)),
@@ -160,7 +161,7 @@ def ladder(paths: Paths) -> pd.DataFrame:
 
 
 def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
-    """One row per line or plane: its geometry (see `geometry.Geometry`)."""
+    """One row per line or plane: its geometry (see `geometry.Geometry`), and d'Hd at its centre."""
     rows = []
     limits = {"rise": rise, "persistence": persistence}
     for path in paths:
@@ -168,17 +169,12 @@ def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
             for kind, (name, axes) in SURFACES.items():
                 group = store.read(path, f"{point}/{name}")
                 grid = [group.variables[axis].values for axis in axes]
-                measure = line_geometry if kind == "line" else plane_geometry
-                evaluated = group.variables["evaluated"].values
-                for index, loss in enumerate(group.variables["loss"].values):
+                for index in range(len(group.variables["loss"].values)):
                     rows.append(
                         _run(path)
                         | {"point": point, "status": group.attributes["status"]}
-                        | {"surface": kind, "index": index, "cosine": _cosine(group, index)}
-                        | measure(*grid, loss, **limits).asdict()
-                        | {"eigenvalue_ratio": _eigenvalue_ratio(group)}
-                        | {"evaluated": evaluated[index].mean()}
-                        | {name: group.variables[name].values[index] for name in HELD_OUT}
+                        | {"surface": kind, "index": index}
+                        | _surface(group, grid, index, limits)
                     )
     return pd.DataFrame(rows)
 
@@ -341,6 +337,24 @@ def _matched(snapshots: Path | str) -> dict:
         return dict.fromkeys(MATCHED.values(), np.nan)
     found = store.read(snapshots, "matched", MATCHED).variables
     return {column: float(found[name].values) for name, column in MATCHED.items()}
+
+
+def _surface(group: store.Group, grid: list[np.ndarray], index: int, limits: dict) -> dict:
+    """A line or plane as numbers; all NaN where its point has no theta."""
+    found = {name: variable.values for name, variable in group.variables.items()}
+    evaluated = found["evaluated"][index]
+    measure = line_geometry if len(grid) == 1 else plane_geometry
+    stencils = None if evaluated.all() else found["stencils"][index].astype(bool)
+    numbers = (
+        {"cosine": _cosine(group, index)}
+        | {name: found[name][index] for name in CURVATURE}
+        | measure(*grid, found["loss"][index], **limits, stencils=stencils).asdict()
+        | {"eigenvalue_ratio": _eigenvalue_ratio(group), "evaluated": evaluated.mean()}
+        | {name: found[name][index] for name in LEVELS}
+    )
+    if group.attributes["status"] != "ok":
+        return dict.fromkeys(numbers, np.nan)
+    return numbers
 
 
 def _has_pca(path: Path | str) -> bool:

@@ -234,18 +234,28 @@ def landscape(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         saddle = gap * (1.0 + 4 * alpha**2 - 0.5 * beta**2)[None]
         groups |= {
             f"{point}/lines": Group(
-                {"alpha": axes["alpha"], **measured(("direction", "alpha"), lines)}, attributes
+                {
+                    "alpha": axes["alpha"],
+                    **measured(("direction", "alpha"), lines),
+                    **curvature(2 * gap * curvatures),
+                },
+                attributes,
             ),
             f"{point}/planes": Group(
                 {
                     **axes,
                     **measured(("plane", "alpha", "beta"), bowl),
+                    **curvature(gap * np.array([3.0])),
                     "cosine": Variable(("plane",), gap * np.array([0.01]), "1", "cosine"),
                 },
                 attributes,
             ),
             f"{point}/eigenplane": Group(
-                {**axes, **measured(("plane", "alpha", "beta"), saddle)},
+                {
+                    **axes,
+                    **measured(("plane", "alpha", "beta"), saddle),
+                    **curvature(gap * np.array([3.5])),
+                },
                 attributes
                 | {"cosine": gap * 0.0}
                 | along_eigenvector("alpha", gap * 8.0, gap * 7.6)
@@ -269,10 +279,19 @@ def measured(dims: tuple[str, ...], loss: np.ndarray) -> dict[str, Variable]:
         "loss": Variable(dims, loss, "nats", "mean cross-entropy"),
         "loss_se": Variable(dims, 0.1 * loss, "nats", "standard error"),
         "accuracy": Variable(dims, np.exp(-loss), "1", "fraction classified correctly"),
+        "rise_se": Variable(dims, 0.05 * loss, "nats", "standard error of the rise"),
         "evaluated": Variable(dims, np.ones(loss.shape, dtype="int8"), "1", "evaluated"),
+        "stencils": Variable(dims, np.ones(loss.shape, dtype="int8"), "1", "stencils"),
         "held_out": Variable(dims[:1], np.full(len(loss), 24), "1", "predicted beforehand"),
-        "held_out_rms": Variable(dims[:1], np.full(len(loss), 0.25), "1", "their errors"),
-        "held_out_max": Variable(dims[:1], np.full(len(loss), 0.75), "1", "the largest"),
+        "interpolation_error": Variable(dims[:1], np.full(len(loss), 0.05), "1", "their error"),
+    }
+
+
+def curvature(values: np.ndarray) -> dict[str, Variable]:
+    dims = ("direction",) if len(values) > 1 else ("plane",)
+    return {
+        "curvature": Variable(dims, values, "nats", "d'Hd"),
+        "curvature_se": Variable(dims, 0.1 * np.abs(values), "nats", "standard error"),
     }
 
 

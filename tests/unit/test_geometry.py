@@ -31,7 +31,7 @@ def across(f, alphas=GRID, betas=GRID, **limits):
 def test_a_parabola_is_measured_exactly(curvature, floor, slope):
     """L = floor + slope a + c a^2 / 2; a slope shifts the rays but not the curvature."""
     found = along(lambda a: floor + slope * a + curvature * a**2 / 2)
-    assert found.curvature == pytest.approx(curvature, rel=1e-8, abs=1e-10)
+    assert found.second_difference == pytest.approx(curvature, rel=1e-8, abs=1e-10)
     assert found.convex_fraction == 1.0
     assert found.roughness == pytest.approx(0.0, abs=1e-12)
     assert found.minima == 1
@@ -85,7 +85,7 @@ def test_the_radius_is_the_mean_of_the_two_rays():
 @pytest.mark.parametrize(("a", "b"), [(4.0, 1.0), (1.0, 4.0), (2.0, 2.0)])
 def test_a_bowl_is_measured_exactly(a, b):
     found = across(lambda x, y: 1 + (a * x**2 + b * y**2) / 2)
-    assert found.curvature == pytest.approx((a + b) / 2, rel=1e-10)
+    assert found.second_difference == pytest.approx((a + b) / 2, rel=1e-10)
     assert found.anisotropy == pytest.approx(max(a, b) / min(a, b), rel=1e-10)
     assert found.convex_fraction == 1.0
     assert found.roughness == pytest.approx(0.0, abs=1e-12)
@@ -97,12 +97,12 @@ def test_a_turned_bowl_has_the_curvatures_of_its_own_axes():
     c, s = math.cos(math.pi / 6), math.sin(math.pi / 6)
     found = across(lambda x, y: (4 * (c * x + s * y) ** 2 + (c * y - s * x) ** 2) / 2)
     assert found.anisotropy == pytest.approx(4.0, rel=1e-10)
-    assert found.curvature == pytest.approx(2.5, rel=1e-10)
+    assert found.second_difference == pytest.approx(2.5, rel=1e-10)
 
 
 def test_steps_of_different_length_on_the_two_axes():
     found = across(lambda x, y: (3 * x**2 + 5 * y**2) / 2 + x * y, betas=centred_grid(0.3, 11))
-    assert found.curvature == pytest.approx(4.0, rel=1e-10)
+    assert found.second_difference == pytest.approx(4.0, rel=1e-10)
     high, low = 4 + math.sqrt(2), 4 - math.sqrt(2)
     assert found.anisotropy == pytest.approx(high / low, rel=1e-10)
 
@@ -134,11 +134,18 @@ def test_a_basin_that_reaches_beyond_the_grid_is_censored():
     assert half.radius == pytest.approx((0.5 + 2.0) / 2)
 
 
-def test_a_concave_line_is_nowhere_convex_and_has_negative_curvature():
+def test_a_concave_line_is_nowhere_convex_and_bends_down():
     found = along(lambda a: 5 - a**2)
-    assert found.curvature == pytest.approx(-2.0, rel=1e-10)
+    assert found.second_difference == pytest.approx(-2.0, rel=1e-10)
     assert found.convex_fraction == 0.0
     assert found.minima == 2, "the two ends"
+
+
+@pytest.mark.parametrize("step", [0.1, 0.01])
+def test_the_second_difference_counts_a_kink_within_its_step_and_a_curvature_does_not(step):
+    """L = a^2 + 3 max(a - step / 4, 0) has L'' = 2 at 0; its difference has 3 (3/4) / step more."""
+    found = along(lambda a: a**2 + 3 * np.maximum(a - step / 4, 0), centred_grid(10 * step, 21))
+    assert found.second_difference == pytest.approx(2 + 2.25 / step, rel=1e-9)
 
 
 def test_half_of_a_cubic_is_convex():
@@ -150,7 +157,7 @@ def test_half_of_a_cubic_is_convex():
 def test_a_saddle_has_a_negative_anisotropy_and_no_convex_point():
     found = across(lambda x, y: 20 + (4 * x**2 - y**2) / 2)
     assert found.anisotropy == pytest.approx(-4.0, rel=1e-10)
-    assert found.curvature == pytest.approx(1.5, rel=1e-10)
+    assert found.second_difference == pytest.approx(1.5, rel=1e-10)
     assert found.convex_fraction == 0.0
     assert found.minima == 2
 
@@ -165,7 +172,7 @@ def test_the_two_wells_of_a_double_well_are_as_deep_as_the_ridge_between_them():
     assert across(lambda x, y: well(x) + y**2, persistence=1.1).minima == 1
     assert across(lambda x, y: well(x) + well(y), persistence=0.5).minima == 4
     ridge = along(well)
-    assert ridge.curvature == pytest.approx(-4.0, rel=0.01)
+    assert ridge.second_difference == pytest.approx(-4.0, rel=0.01)
 
 
 def test_the_roughness_of_white_noise_is_what_the_smoothing_takes_away():
@@ -190,12 +197,64 @@ def test_the_rounding_of_float32_does_not_make_a_line_concave():
     assert line_geometry(GRID, line, **LIMITS).convex_fraction == 1.0
 
 
+# Samples of stencils
+
+
+def test_the_interval_of_a_convex_fraction_is_the_exact_binomial_one():
+    """Of n convex stencils out of n, the lower end p has p^n = 0.025; of none the upper one has
+    (1 - p)^n = 0.025 (Clopper & Pearson 1934).
+    """
+    for count in (1, 2, 7):
+        sample = np.zeros(len(GRID), dtype=bool)
+        sample[3 : 3 + count] = True
+        convex, concave = (along(lambda a, c=c: 50 + c * a**2, stencils=sample) for c in (1, -1))
+        assert convex.stencils == concave.stencils == count
+        assert (convex.convex_fraction, convex.convex_high) == (1.0, 1.0)
+        assert convex.convex_low == pytest.approx(0.025 ** (1 / count), rel=1e-9)
+        assert (concave.convex_fraction, concave.convex_low) == (0.0, 0.0)
+        assert concave.convex_high == pytest.approx(1 - 0.025 ** (1 / count), rel=1e-9)
+
+
+@given(st.sets(st.integers(1, 39), min_size=1), st.integers(0, 99))
+def test_a_sample_of_stencils_is_the_fraction_among_them(centres, seed):
+    """And no other point counts; nothing is said of the roughness."""
+    loss = np.random.default_rng(seed).standard_normal(41)
+    sample = np.zeros(41, dtype=bool)
+    sample[list(centres)] = True
+    found = line_geometry(GRID, loss, **LIMITS, stencils=sample)
+    bends = [loss[i - 1] - 2 * loss[i] + loss[i + 1] >= 0 for i in centres]
+    assert found.convex_fraction == pytest.approx(np.mean(bends))
+    assert found.convex_low <= found.convex_fraction <= found.convex_high
+    assert math.isnan(found.roughness)
+
+
+def test_a_stencil_of_a_plane_is_where_its_nine_points_are():
+    """Half of the plane is a bowl and half a dome; the mask picks by row and column."""
+    x, y = np.meshgrid(GRID, centred_grid(1.0, 21), indexing="ij")
+    loss = 50 + np.where(x > 0, 1, -1) * (x**2 + y**2)
+    sample = np.zeros(loss.shape, dtype=bool)
+    sample[[30, 35, 5], [3, 17, 9]] = True
+    found = plane_geometry(GRID, y[0], loss, **LIMITS, stencils=sample)
+    assert found.convex_fraction == pytest.approx(2 / 3)
+    assert found.stencils == 3
+
+
+def test_no_stencils_say_nothing_and_all_points_have_no_error():
+    nothing = along(lambda a: a**2, stencils=np.zeros(41, dtype=bool))
+    for number in ("convex_fraction", "convex_low", "convex_high", "roughness"):
+        assert math.isnan(getattr(nothing, number))
+    assert nothing.stencils == 0
+    everything = along(lambda a: 10 + a**3)
+    assert everything.convex_low == everything.convex_fraction == everything.convex_high
+    assert everything.stencils == 39
+
+
 # What is not finite
 
 
 def test_a_line_or_plane_of_nan_has_nan_for_every_number():
     for found in (along(lambda a: a * math.nan), across(lambda x, y: x * math.nan)):
-        for number in ("curvature", "radius", "anisotropy", "convex_fraction", "roughness"):
+        for number in ("second_difference", "radius", "anisotropy", "convex_fraction", "roughness"):
             assert math.isnan(getattr(found, number)), number
         assert found.minima == 0
         assert not found.radius_censored
@@ -206,7 +265,7 @@ def test_a_gap_far_from_the_centre_leaves_the_centre_measured():
         return np.where(np.abs(a) > 1.5, math.nan, a**2)
 
     found = along(holed)
-    assert found.curvature == pytest.approx(2.0, rel=1e-10)
+    assert found.second_difference == pytest.approx(2.0, rel=1e-10)
     assert found.radius == pytest.approx(math.sqrt(0.1), rel=1e-12)
     assert found.convex_fraction == 1.0
     assert math.isnan(found.roughness)
@@ -225,7 +284,7 @@ def test_losses_that_overflow_do_not_make_a_concave_line_convex(ends):
     loss = 5 - GRID**2
     loss[:ends] = loss[-ends:] = math.inf
     found = line_geometry(GRID, loss, **LIMITS)
-    assert found.curvature == pytest.approx(-2.0, rel=1e-10)
+    assert found.second_difference == pytest.approx(-2.0, rel=1e-10)
     assert found.convex_fraction == 0.0
 
 

@@ -1,4 +1,4 @@
-"""Few points of a surface are evaluated, all others are right to within its standard errors."""
+"""Few points of a surface are evaluated, all others are right to within a stated error."""
 
 import numpy as np
 import pytest
@@ -9,25 +9,30 @@ from scipy.interpolate import RBFInterpolator
 
 from lossgeo import surface
 from lossgeo.directions import random_direction
-from lossgeo.multilevel import LARGEST, RMS, estimate, lines, plane
+from lossgeo.geometry import line_geometry
+from lossgeo.multilevel import ACCEPTED, LARGEST, SAFETY, estimate, lines, plane
 from lossgeo.surface import centred_grid
 
-NAMES = ("loss", "loss_se", "accuracy")
+NAMES = ("loss", "loss_se", "rise_se", "accuracy")
 
 
 class Surfaces:
     """K surfaces that are known everywhere, as something to measure; it remembers what was asked.
 
-    `loss` (K, A, B ...), `loss_se` and `accuracy` alike.
+    `loss` (K, A, B ...), `loss_se`, `rise_se` and `accuracy` alike. Rises count from `centre` (K,),
+    the lowest losses unless given.
     """
 
-    def __init__(self, loss, loss_se, accuracy=None) -> None:
+    def __init__(self, loss, loss_se, rise_se=None, accuracy=None, *, centre=None) -> None:
         accuracy = np.exp(-np.abs(loss)) if accuracy is None else accuracy
-        arrays = np.broadcast_arrays(loss, loss_se, accuracy)
+        arrays = np.broadcast_arrays(
+            loss, loss_se, loss_se if rise_se is None else rise_se, accuracy
+        )
         self.true = {
             name: np.array(a, dtype=float).reshape(len(loss), -1)
             for name, a in zip(NAMES, arrays, strict=True)
         }
+        self.centre = self.true["loss"].min(axis=1) if centre is None else np.asarray(centre)
         self.levels: list[np.ndarray] = []
 
     def __call__(self, points: np.ndarray) -> dict[str, np.ndarray]:
@@ -39,8 +44,15 @@ class Surfaces:
         return np.concatenate(self.levels)
 
 
-def run(measure, *axes, estimator="multilevel", seed=0):
-    return estimate(measure, axes, estimator=estimator, generator=np.random.default_rng(seed))
+def run(measure, *axes, estimator="multilevel", stencils=0, seed=0):
+    return estimate(
+        measure,
+        axes,
+        measure.centre,
+        estimator=estimator,
+        stencils=stencils,
+        generator=np.random.default_rng(seed),
+    )
 
 
 def square(points: int) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -98,11 +110,35 @@ def wrong_by(values, measure) -> np.ndarray:
     return np.abs(values["loss"] - measure.true["loss"]) / measure.true["loss_se"]
 
 
+def share_beyond(values, levels, measure) -> float:
+    """Of the interpolated losses, how many are off by more than what is stated."""
+    errors = np.abs(values["loss"] - measure.true["loss"])
+    rises = np.abs(measure.true["loss"] - measure.centre[:, np.newaxis])
+    relative = errors / np.maximum(rises, measure.true["rise_se"])
+    return (relative[:, ~levels.evaluated] > levels.interpolation_error).mean()
+
+
 def interpolated(true: np.ndarray, shape, known, points) -> np.ndarray:
     """Values (K, m) by a cubic radial basis function on the unit square, by scipy."""
     at = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape), axis=1)
     at = at / (np.array(shape) - 1)
     return RBFInterpolator(at[known], true[:, known].T, kernel="cubic")(at[points]).T
+
+
+def prediction_errors(measure, shape, known, points) -> tuple[np.ndarray, np.ndarray]:
+    """Of losses (K, m) at `points`, predicted from the known ones: in units of their rises, or of
+    the rises' standard errors where these are larger; and in standard errors of the losses.
+    """
+    root = interpolated(np.sqrt(measure.true["loss"]), shape, known, points)
+    loss, loss_se, rise_se, _ = (measure.true[name][:, points] for name in NAMES)
+    errors = np.abs(root.clip(0) ** 2 - loss)
+    rises = np.abs(loss - measure.centre[:, np.newaxis])
+    return errors / np.maximum(rises, rise_se), errors / loss_se
+
+
+def stated_error(measure, shape, known, random) -> float:
+    """1.5 times the largest error of the random points of a level, in units of rises."""
+    return SAFETY * prediction_errors(measure, shape, known, random)[0].max()
 
 
 def predicted(measure, shape, known) -> np.ndarray:
@@ -122,15 +158,15 @@ def lowest_predicted(measure, shape, known, count: int) -> np.ndarray:
 
 
 def assert_levels_follow(measure, axes, drawn: int, seed: int) -> None:
-    """Each level from those before it: what is drawn (`drawn`, then half of what is known), and
-    a third as many points, the lowest predicted ones; or all, and nothing after.
+    """Each level from those before it: what is drawn (`drawn`, then a quarter of what is known),
+    and a third as many points, the lowest predicted ones; or all, and nothing after.
     """
     shape = tuple(len(axis) for axis in axes)
     generator = np.random.default_rng(seed)
     for index in range(1, len(measure.levels)):
         known = np.sort(np.concatenate(measure.levels[:index]))
         left = np.setdiff1d(np.arange(np.prod(shape)), known)
-        size = drawn if index == 1 else len(known) // 2
+        size = drawn if index == 1 else len(known) // 4
         if 2 * (len(known) + size + size // 3) > np.prod(shape):
             np.testing.assert_array_equal(measure.levels[index], left)
             assert index == len(measure.levels) - 1
@@ -151,8 +187,7 @@ def assert_all_evaluated(values, levels, measure) -> None:
     assert_measured(values, measure, slice(None))
     assert levels.evaluated.all()
     assert levels.held_out == 0
-    assert np.isnan(levels.held_out_rms)
-    assert np.isnan(levels.held_out_max)
+    assert levels.interpolation_error == 0
 
 
 # All points, and few
@@ -164,7 +199,7 @@ def test_full_evaluates_every_point_once_and_returns_what_was_measured(shape, su
     rng = np.random.default_rng(seed)
     loss = rng.standard_normal((surfaces, *shape))
     loss.reshape(-1)[:: 1 + seed] = np.nan
-    measure = Surfaces(loss, rng.random(loss.shape), rng.random(loss.shape))
+    measure = Surfaces(loss, *rng.random((3, *loss.shape)))
     values, levels = run(measure, *(np.arange(n) for n in shape), estimator="full")
     assert set(values) == set(NAMES)
     assert_all_evaluated(values, levels, measure)
@@ -179,9 +214,8 @@ def test_a_seventh_of_a_bowls_points_give_all_others_within_two_standard_errors(
     assert levels.evaluated.sum() == len(measure.asked) <= 89  # of 625, 14 %
     assert_levels_follow(measure, axes, drawn=24, seed=seed)
     assert wrong_by(values, measure).max() <= 2
-    assert levels.held_out == len(measure.levels[1])
-    assert 0 < levels.held_out_rms <= RMS
-    assert levels.held_out_rms <= levels.held_out_max <= LARGEST
+    assert levels.held_out == 24, "those drawn at random, not the lowest"
+    assert 0 < levels.interpolation_error <= ACCEPTED
 
 
 @pytest.mark.parametrize("shape", BOWLS)
@@ -218,7 +252,6 @@ def test_a_low_minimum_away_from_the_centre_is_evaluated_and_the_surface_is_righ
     values, levels = run(measure, *axes, seed=seed)
     assert_levels_follow(measure, axes, drawn=24, seed=seed)
     assert levels.evaluated.sum() <= points**2 / 4
-    assert levels.held_out == len(measure.levels[-1])
     assert wrong_by(values, measure).max() <= 2
     step = 1.001 * (axes[0][1] - axes[0][0])
     nearest = np.ix_(np.abs(axes[0] - 0.1) < step, np.abs(axes[1] + 0.2) < step)
@@ -299,7 +332,7 @@ def test_the_lowest_points_that_are_predicted_are_evaluated(points, row, column)
     row, column = row * (points - 1) // 24, column * (points - 1) // 24
     a, b, axes = square(points)
     loss = 1 + (a - axes[0][row]) ** 2 + (b - axes[1][column]) ** 2
-    measure = Surfaces(loss[np.newaxis], 0.05)
+    measure = Surfaces(loss[np.newaxis], 0.05, 0.2)
     _, levels = run(measure, *axes)
     assert len(measure.levels) == 2
     first, second = measure.levels
@@ -402,10 +435,10 @@ def test_a_surface_too_rough_for_the_first_level_takes_more_of_them(seed):
     measure, axes = ripples()
     values, levels = run(measure, *axes, seed=seed)
     assert_levels_follow(measure, axes, drawn=24, seed=seed)
-    assert len(measure.levels) == 5
+    assert len(measure.levels) in (4, 5, 6)
     assert levels.evaluated.sum() == len(measure.asked) <= 29**2 / 2
-    assert levels.held_out == len(measure.levels[-1])
-    assert wrong_by(values, measure).max() <= 2
+    assert levels.held_out == sum(map(len, measure.levels[:-1])) // 4
+    assert share_beyond(values, levels, measure) <= 0.05
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -418,14 +451,17 @@ def test_the_first_level_that_is_predicted_is_the_last_one(make, seed):
     shape = tuple(len(axis) for axis in axes)
     values, levels = run(measure, *axes, seed=seed)
     assert_levels_follow(measure, axes, drawn=24, seed=seed)
-    tested = range(1, len(measure.levels) - levels.evaluated.all())
+    generator = np.random.default_rng(seed)
+    drawn = 24
     right = []
-    for index in tested:
-        level, known = measure.levels[index], np.sort(np.concatenate(measure.levels[:index]))
-        root = interpolated(np.sqrt(measure.true["loss"]), shape, known, level)
-        errors = root.clip(0) ** 2 - measure.true["loss"][:, level]
-        errors /= measure.true["loss_se"][:, level]
-        right.append(np.sqrt((errors**2).mean()) <= RMS and np.abs(errors).max() <= LARGEST)
+    for index in range(1, len(measure.levels) - levels.evaluated.all()):
+        known = np.sort(np.concatenate(measure.levels[:index]))
+        left = np.setdiff1d(np.arange(np.prod(shape)), known)
+        random = generator.choice(left, drawn, replace=False)
+        stated = stated_error(measure, shape, known, random)
+        _, in_se = prediction_errors(measure, shape, known, measure.levels[index])
+        right.append(stated <= ACCEPTED and in_se.max() <= LARGEST)
+        drawn = (len(known) + len(measure.levels[index])) // 4
     assert not any(right[:-1])
     assert right[-1] != levels.evaluated.all()
     if levels.evaluated.all():
@@ -433,55 +469,70 @@ def test_the_first_level_that_is_predicted_is_the_last_one(make, seed):
 
 
 def test_noise_that_is_slightly_too_large_takes_more_levels_or_all_points():
-    """0.35 standard errors: the interpolation of noise doubles it, to about the bound."""
-    a, b, axes = square(25)
+    """5 % of the rise: the interpolation of noise doubles it, and the largest of 24 is accepted."""
+    _, _, axes = square(25)
     counts = set()
     for seed in range(10):
-        noise = np.random.default_rng(100 + seed).standard_normal(a.shape)
-        loss = 0.5 + a**2 + b**2 + 0.35 * 0.01 * noise
-        measure = Surfaces(loss[np.newaxis], 0.01)
+        noise = np.random.default_rng(100 + seed).standard_normal((1, 25, 25))
+        measure = Surfaces(20 + 0.05 * noise, 1.0, 0.1, centre=[19.0])
         _, levels = run(measure, *axes, seed=seed)
         assert_levels_follow(measure, axes, drawn=24, seed=seed)
         assert levels.evaluated.sum() == len(measure.asked)
         counts.add("all" if levels.evaluated.all() else len(measure.levels))
-    assert counts <= {2, 3, 4, 5, "all"}
-    assert counts & {3, 4, 5}
-    assert {2, "all"} <= counts
+    assert 2 in counts
+    assert len(counts) > 1
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize(
-    ("error", "count", "enough"),
+    ("where", "rise_se", "loss_se", "enough"),
     [
-        (1.99, "one", True),
-        (2.01, "one", False),
-        (0.49, "all", True),
-        (0.51, "all", False),
-        (1.0, "all", False),
+        ("drawn", 1 / 1.33, 1.0, True),  # 1.5 times 13.3 % of the rise's standard error
+        ("drawn", 1 / 1.34, 1.0, False),
+        ("lowest", 1 / 1.34, 1.0, True),  # no random point
+        ("drawn", 1.0, 1 / 19.9, True),  # 1.99 standard errors of the loss
+        ("drawn", 1.0, 1 / 20.1, False),
+        ("lowest", 1.0, 1 / 20.1, False),
     ],
 )
-@pytest.mark.parametrize("where", ["drawn", "lowest"])
-def test_both_bounds_have_to_hold_the_mean_square_and_the_largest_error(
-    error, count, enough, where, sign
+def test_both_bounds_have_to_hold_of_the_rise_and_of_the_standard_error(
+    where, rise_se, loss_se, enough, sign
 ):
-    """One or all of the second level's points are off by `error` standard errors, no others are.
+    """One of the second level's points is off by 0.1, no others are.
 
-    The one is drawn or one of the lowest, which are those around the minimum in a corner.
+    It is drawn or one of the lowest, which are those around the minimum in a corner.
     """
     a, b, axes = square(25)
-    first = Surfaces((2.0 + 0.03 * a + 0.01 * b)[np.newaxis], 0.02)
+    first = Surfaces((2.0 + 0.03 * a + 0.01 * b)[np.newaxis], 1.0)
     run(first, *axes)
     level, lowest = first.levels[1], lowest_predicted(first, a.shape, first.levels[0], 8)
     assert np.isin(lowest, level).all()
     drawn = np.random.default_rng(0).choice(np.flatnonzero(~first_level_of(25)), 24, replace=False)
     only = np.setdiff1d(drawn, lowest) if where == "drawn" else np.setdiff1d(lowest, drawn)
     loss = first.true["loss"].copy()
-    loss[0, only[:1] if count == "one" else level] += sign * error * 0.02
-    measure = Surfaces(loss.reshape(1, 25, 25), 0.02)
+    loss[0, only[0]] += sign * 0.1
+    measure = Surfaces(loss.reshape(1, 25, 25), loss_se, rise_se, centre=[2.0])
     _, levels = run(measure, *axes)
     np.testing.assert_array_equal(measure.levels[1], level)
     assert (levels.evaluated.sum() == 57 + len(level)) == enough
     assert (len(measure.levels) == 2) == enough
+
+
+@pytest.mark.parametrize(("centre", "enough"), [(1.0, True), (1.4, False), (2.5, False)])
+def test_an_error_counts_in_units_of_the_surfaces_own_rise(centre, enough):
+    """0.1: enough for a rise of 1.1, too much for 0.7 or -0.6.
+
+    Even where it is a tenth of the standard error of the loss, which all points share.
+    """
+    _, _, axes = square(25)
+    drawn = np.random.default_rng(0).choice(np.flatnonzero(~first_level_of(25)), 24, replace=False)
+    loss = np.full((1, 625), 2.0)
+    loss[0, drawn[5]] += 0.1 * np.sign(2 - centre)
+    measure = Surfaces(loss.reshape(1, 25, 25), 1.0, 0.001, centre=[centre])
+    _, levels = run(measure, *axes)
+    assert (len(measure.levels) == 2) == enough
+    if enough:
+        assert levels.interpolation_error == pytest.approx(SAFETY * 0.1 / 1.1, rel=1e-6)
 
 
 WHERE = ["first level", "second level", "one of two surfaces"]
@@ -531,6 +582,97 @@ def test_standard_errors_of_zero_predict_nothing():
     assert_all_evaluated(values, levels, measure)
 
 
+# Stencils
+
+
+def waves(points: int = 51) -> tuple[Surfaces, np.ndarray]:
+    """10 lines: parabolas with ripples of 4 grid steps, a few thousandths of the rise.
+
+    Too small to matter to the loss, they decide over its curvature. Phases differ.
+    """
+    axis = centred_grid(1.0, points)
+    phases = np.random.default_rng(5).uniform(0, 2 * np.pi, (10, 1))
+    ripple = 0.004 * np.sin(np.pi / 2 * np.arange(points) + phases)
+    loss = 0.5 + axis**2 + ripple
+    return Surfaces(loss, 0.1, 0.1), axis
+
+
+def convexity_of(values, levels, index: int, axis):
+    """The geometry of one line, as the table has it."""
+    stencils = None if levels.evaluated.all() else levels.stencils
+    return line_geometry(axis, values["loss"][index], rise=0.1, persistence=0.01, stencils=stencils)
+
+
+def test_what_is_convex_is_judged_by_evaluated_stencils_and_not_by_the_interpolant():
+    """The interpolant is smooth and convex where the loss is not.
+
+    From few points the 95 % interval has the full surface's fraction at least so often, and is
+    exact with all points. Nothing is said of the roughness.
+    """
+    measure, axis = waves()
+    full = [convexity_of(*run(measure, axis, estimator="full"), i, axis) for i in range(10)]
+    truth = np.array([one.convex_fraction for one in full])
+    second = np.diff(measure.true["loss"], 2, axis=1)
+    np.testing.assert_array_equal(truth, (second > 0).mean(axis=1))
+    assert all(one.convex_low == one.convex_fraction == one.convex_high for one in full)
+    assert all(one.stencils == 49 and one.roughness > 0 for one in full)
+    held, fractions, interpolants = [], [], []
+    for seed in range(20):
+        values, levels = run(measure, axis, stencils=4, seed=seed)
+        assert not levels.evaluated.all()
+        for index in range(10):
+            one = convexity_of(values, levels, index, axis)
+            assert one.stencils == 4
+            assert np.isnan(one.roughness)
+            held.append(one.convex_low <= truth[index] <= one.convex_high)
+            fractions.append(one.convex_fraction)
+            interpolants.append(line_geometry(axis, values["loss"][index], rise=0.1, persistence=0))
+    assert np.mean(held) >= 0.95
+    assert np.mean(fractions) == pytest.approx(truth.mean(), abs=0.05)
+    assert np.mean([one.convex_fraction for one in interpolants]) > truth.mean() + 0.1
+
+
+@pytest.mark.parametrize("stencils", [0, 1, 3])
+def test_whole_stencils_around_random_inner_points_are_evaluated(stencils):
+    """On a plane 3x3 points each; drawn before all else, and with the second level's points."""
+    measure, axes = bowl(25)
+    _, levels = run(measure, *axes, stencils=stencils, seed=4)
+    inner = np.flatnonzero(np.pad(np.ones((23, 23), dtype=bool), 1))
+    drawn = np.random.default_rng(4).choice(inner, stencils, replace=False)
+    np.testing.assert_array_equal(np.flatnonzero(levels.stencils), np.sort(drawn))
+    evaluated = levels.evaluated.reshape(25, 25)
+    for point in drawn:
+        row, column = divmod(point, 25)
+        assert evaluated[row - 1 : row + 2, column - 1 : column + 2].all()
+    assert levels.evaluated.sum() <= 89 + 9 * stencils
+    assert 24 <= levels.held_out <= 24 + 9 * stencils
+
+
+def test_the_points_of_stencils_are_held_out_like_those_drawn():
+    """They are random too: the error is stated for both."""
+    measure, axes = bowl(51)
+    _, levels = run(measure, *axes, stencils=2, seed=1)
+    first = first_level_of(51)
+    generator = np.random.default_rng(1)
+    centres = generator.choice(np.flatnonzero(np.pad(np.ones((49, 49)), 1)), 2, replace=False)
+    around = (centres[:, np.newaxis] + np.array([[-52, -51, -50, -1, 0, 1, 50, 51, 52]])).ravel()
+    drawn = generator.choice(np.flatnonzero(~first), 24, replace=False)
+    random = np.setdiff1d(np.union1d(around, drawn), np.flatnonzero(first))
+    assert levels.held_out == len(random)
+    stated = stated_error(measure, (51, 51), first, random)
+    assert levels.interpolation_error == pytest.approx(stated, rel=1e-9)
+
+
+def test_where_all_points_are_evaluated_so_are_all_stencils():
+    for shape in ((9,), (5, 7)):
+        axes = [centred_grid(1.0, n) for n in shape]
+        loss = sum(g**2 for g in np.meshgrid(*axes, indexing="ij"))[np.newaxis]
+        for estimator in ("full", "multilevel"):
+            _, levels = run(Surfaces(loss, 0.1), *axes, estimator=estimator, stencils=2)
+            inner = np.pad(np.ones([n - 2 for n in shape], dtype=bool), 1)
+            np.testing.assert_array_equal(levels.stencils.reshape(shape), inner)
+
+
 # What is reported and what is filled in
 
 
@@ -551,49 +693,42 @@ def off_centre(a, b):
 
 @pytest.mark.parametrize("points", [25, 51])
 @pytest.mark.parametrize("shape", [*BOWLS, off_centre])
-def test_the_reported_errors_are_those_of_predicting_the_second_level(points, shape):
+def test_the_stated_error_is_of_predicting_the_random_points_of_the_second_level(points, shape):
     """Of points that the same generator draws, predicted from the first level alone.
 
-    And of the 8 lowest that are predicted from it.
+    Not of the 8 lowest that are predicted from it: these are no sample of the others.
     """
     measure, axes = bowl(points, shape)
     _, levels = run(measure, *axes, seed=7)
     first = first_level_of(points)
-    level = np.random.default_rng(7).choice(np.flatnonzero(~first), 24, replace=False)
+    drawn = np.random.default_rng(7).choice(np.flatnonzero(~first), 24, replace=False)
     lowest = lowest_predicted(measure, (points, points), np.flatnonzero(first), 8)
-    assert not np.isin(lowest, level).all(), "else nothing is tested that is not drawn"
-    level = np.union1d(level, lowest)
+    assert not np.isin(lowest, drawn).all(), "else nothing is tested that is not drawn"
+    level = np.union1d(drawn, lowest)
     np.testing.assert_array_equal(np.sort(measure.asked[:57]), np.flatnonzero(first))
     np.testing.assert_array_equal(measure.asked[57:], level)
-    root = interpolated(np.sqrt(measure.true["loss"]), (points, points), first, level)
-    errors = (root**2 - measure.true["loss"][:, level]) / measure.true["loss_se"][:, level]
-    assert levels.held_out_rms == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-9)
-    assert levels.held_out_max == pytest.approx(np.abs(errors).max(), rel=1e-9)
-    assert levels.held_out == len(level)
+    stated = stated_error(measure, (points, points), first, drawn)
+    assert levels.interpolation_error == pytest.approx(stated, rel=1e-9)
+    assert levels.held_out == 24
 
 
 @pytest.mark.parametrize("make", [ripples, oblong, lambda: bowl(25)])
-def test_the_last_level_is_predicted_from_all_before_it_and_the_rest_from_all(make):
-    """Losses and standard errors by their square roots, accuracies as they are.
+def test_the_rest_is_predicted_from_all_levels(make):
+    """Losses and their standard errors by their square roots, the others as they are.
 
     However many points an axis has, the whole of it counts as one unit of distance.
     """
     measure, axes = make()
     shape = tuple(len(axis) for axis in axes)
     values, levels = run(measure, *axes, seed=2)
-    *before, last = measure.levels
-    assert levels.held_out == len(last)
-    known = np.sort(np.concatenate(before))
-    root = interpolated(np.sqrt(measure.true["loss"]), shape, known, last)
-    errors = (root**2 - measure.true["loss"][:, last]) / measure.true["loss_se"][:, last]
-    assert levels.held_out_rms == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-8)
-    assert levels.held_out_max == pytest.approx(np.abs(errors).max(), rel=1e-8)
     known, rest = np.flatnonzero(levels.evaluated), np.flatnonzero(~levels.evaluated)
     for name in ("loss", "loss_se"):
         root = interpolated(np.sqrt(measure.true[name]), shape, known, rest)
         np.testing.assert_allclose(values[name][:, rest], root**2, rtol=1e-9)
     direct = interpolated(measure.true["accuracy"], shape, known, rest)
     np.testing.assert_allclose(values["accuracy"][:, rest], direct.clip(0, 1), atol=1e-12)
+    direct = interpolated(measure.true["rise_se"], shape, known, rest)
+    np.testing.assert_allclose(values["rise_se"][:, rest], direct.clip(0), atol=1e-12)
 
 
 def test_accuracies_and_losses_stay_where_they_can_be():
@@ -601,7 +736,7 @@ def test_accuracies_and_losses_stay_where_they_can_be():
     a, b, axes = square(25)
     accuracy = (np.hypot(a, b) < 0.7).astype(float)[np.newaxis]
     root = np.maximum(np.hypot(a, b) - 0.5, 0)[np.newaxis]  # a floor at zero with an edge
-    measure = Surfaces(root**2, 1.0, accuracy)
+    measure = Surfaces(root**2, 1.0, 1.0, accuracy)
     values, levels = run(measure, *axes)
     known, rest = np.flatnonzero(levels.evaluated), np.flatnonzero(~levels.evaluated)
     free = interpolated(measure.true["accuracy"], (25, 25), known, rest)
@@ -652,19 +787,19 @@ def test_lines_share_their_points_and_each_is_right(count, points, drawn):
     assert_levels_follow(measure, (axis,), drawn=drawn, seed=0)
     assert levels.evaluated.shape == (points,)
     assert 9 + drawn <= levels.evaluated.sum() <= 9 + drawn + drawn // 3
-    assert levels.held_out == len(measure.levels[1]) * count
+    assert levels.held_out == drawn * count
     assert_measured(values, measure, levels.evaluated)
     assert wrong_by(values, measure).max() <= 2
 
 
-def test_the_reported_errors_are_over_all_lines():
+def test_the_stated_error_is_over_all_lines():
     measure, axis = several(6)
     _, levels = run(measure, axis, seed=3)
-    first, second = measure.levels
-    root = interpolated(np.sqrt(measure.true["loss"]), (51,), first, second)
-    errors = (root**2 - measure.true["loss"][:, second]) / measure.true["loss_se"][:, second]
-    assert levels.held_out_rms == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-9)
-    assert levels.held_out_max == pytest.approx(np.abs(errors).max(), rel=1e-9)
+    first = measure.levels[0]
+    drawn = np.random.default_rng(3).choice(np.setdiff1d(np.arange(51), first), 4, replace=False)
+    stated = stated_error(measure, (51,), first, drawn)
+    assert levels.interpolation_error == pytest.approx(stated, rel=1e-9)
+    assert levels.held_out == 6 * 4
 
 
 def test_one_rough_line_takes_all_others_along(rng):
@@ -681,7 +816,7 @@ def test_one_rough_line_takes_all_others_along(rng):
 
 
 def as_bytes(values, levels) -> list[bytes]:
-    reported = np.array([levels.held_out, levels.held_out_rms, levels.held_out_max])
+    reported = np.array([levels.held_out, levels.interpolation_error])
     return [*(values[k].tobytes() for k in NAMES), levels.evaluated.tobytes(), reported.tobytes()]
 
 
@@ -737,7 +872,7 @@ def test_full_lines_are_the_lines_of_each_direction(case):
     assert levels.evaluated.all()
     for index, d in enumerate(directions):
         exact = surface.line(case.objective, case.theta, d, alphas)
-        for name in NAMES:
+        for name in exact:
             assert found[name].shape == (3, 9)
             np.testing.assert_allclose(found[name][index], exact[name], rtol=1e-12)
 
@@ -751,7 +886,7 @@ def test_a_full_plane_is_the_plane(case):
     exact = surface.plane(case.objective, case.theta, *directions, alphas, betas)
     assert levels.evaluated.shape == (35,)
     assert levels.held_out == 0
-    for name in NAMES:
+    for name in exact:
         assert found[name].shape == (5, 7)
         np.testing.assert_allclose(found[name], exact[name], rtol=1e-12)
 
@@ -766,7 +901,7 @@ def test_a_networks_plane_from_few_points_is_its_plane(mlp, seed):
     error = np.abs(found["loss"] - exact["loss"]) / exact["loss_se"]
     assert (error <= 2).mean() >= 0.99
     evaluated = levels.evaluated.reshape(grid)
-    for name in NAMES:
+    for name in exact:
         np.testing.assert_allclose(found[name][evaluated], exact[name][evaluated], rtol=1e-12)
     assert ((found["accuracy"] >= 0) & (found["accuracy"] <= 1)).all()
 
@@ -775,12 +910,12 @@ def test_a_networks_plane_from_few_points_is_its_plane(mlp, seed):
 def test_a_networks_lines_from_few_points_are_its_lines(mlp, seed):
     directions, alphas = [direction_of(mlp, 10 * seed + i) for i in range(10)], centred_grid(1, 51)
     found, levels = lines_of(mlp, directions, alphas, "multilevel", seed)
-    assert levels.evaluated.sum() <= 9 + 3 + 1  # first level, drawn, lowest
+    assert levels.evaluated.sum() <= 51 / 3
     for index, d in enumerate(directions):
         exact = surface.line(mlp.objective, mlp.theta, d, alphas)
         error = np.abs(found["loss"][index] - exact["loss"]) / exact["loss_se"]
         assert (error <= 2).mean() >= 0.99
-        for name in NAMES:
+        for name in exact:
             np.testing.assert_allclose(
                 found[name][index][levels.evaluated], exact[name][levels.evaluated], rtol=1e-12
             )

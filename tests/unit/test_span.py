@@ -284,6 +284,24 @@ def test_summaries_keep_losses_that_are_not_finite_at_their_points(count, bad):
         assert np.isnan(values).all()
 
 
+def test_the_standard_error_of_a_rise_is_that_of_paired_differences():
+    """Samples that all rise alike leave no error, however much their losses differ."""
+    generator = torch.Generator().manual_seed(0)
+    at_theta = 10 * torch.rand(40, generator=generator, dtype=torch.float64)
+    rises = torch.rand(3, 40, generator=generator, dtype=torch.float64)
+    rises[1] = 0.5
+    table = at_theta + rises
+
+    def losses(coefficients):
+        return table, torch.zeros_like(table, dtype=torch.bool)
+
+    found = summaries(losses, np.zeros((3, 2)), at_theta)
+    exact = rises.numpy().std(1, ddof=1) / np.sqrt(40)
+    np.testing.assert_allclose(found["rise_se"], exact, atol=1e-14)
+    assert found["loss_se"].min() > 0.3
+    assert set(summaries(losses, np.zeros((3, 2)))) == set(found) - {"rise_se"}
+
+
 @pytest.mark.parametrize("count", COUNTS)
 def test_summaries_never_ask_for_more_points_than_a_chunk_at_once(count):
     """Each point once, in their order: what is held in memory does not grow with the points."""

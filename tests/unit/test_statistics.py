@@ -1,4 +1,4 @@
-"""Intervals over seeds, and densities that integrate to one."""
+"""Intervals over seeds."""
 
 import math
 
@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.integrate import trapezoid
 
-from lossgeo.statistics import density, mean_interval
+from lossgeo.statistics import mean_interval
 
 
 def test_a_t_interval_by_hand():
@@ -82,36 +81,3 @@ def test_what_is_not_finite_is_left_out_and_n_says_so():
 
 def test_equal_values_have_an_interval_of_no_width():
     assert mean_interval(np.array([2.0, 2.0, 2.0])) == (2.0, 2.0, 2.0, 3)
-
-
-def test_a_density_integrates_to_one(rng):
-    nodes = rng.normal(size=(4, 10))
-    weights = rng.dirichlet(np.ones(10), size=4)
-    grid = np.linspace(-8, 8, 4001)
-    assert trapezoid(density(nodes, weights, grid, 0.2), grid) == pytest.approx(1.0, abs=1e-6)
-
-
-def test_a_density_has_the_moments_of_its_quadrature(rng):
-    """Smoothing keeps the mean and adds the square of the width to the variance."""
-    nodes = rng.normal(size=(3, 6))
-    weights = rng.dirichlet(np.ones(6), size=3)
-    grid = np.linspace(-9, 9, 6001)
-    curve = density(nodes, weights, grid, 0.3)
-    mean = (weights * nodes).sum() / 3
-    second = (weights * nodes**2).sum() / 3 + 0.3**2
-    assert trapezoid(curve * grid, grid) == pytest.approx(mean, abs=1e-6)
-    assert trapezoid(curve * grid**2, grid) == pytest.approx(second, abs=1e-6)
-
-
-def test_a_single_node_is_a_gaussian():
-    grid = np.linspace(-1, 3, 9)
-    found = density(np.array([[1.0]]), np.array([[1.0]]), grid, 0.5)
-    np.testing.assert_allclose(found, stats.norm.pdf(grid, 1.0, 0.5), rtol=1e-12)
-
-
-def test_nodes_that_were_not_reached_do_not_count():
-    grid = np.linspace(-5, 5, 1001)
-    nodes, weights = np.array([[0.0, math.nan]]), np.array([[1.0, 0.0]])
-    np.testing.assert_array_equal(
-        density(nodes, weights, grid, 0.4), density(np.zeros((1, 1)), np.ones((1, 1)), grid, 0.4)
-    )

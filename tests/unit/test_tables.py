@@ -1,13 +1,14 @@
 """Tables: one row per observation, nothing dropped, every column explained."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lossgeo import store, tables
-from lossgeo.store import Group
+from lossgeo.store import Group, Variable
 
 from .artefacts import (
     CELLS,
@@ -122,7 +123,9 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
         ("layers", ["gauss_newton_trace", "gauss_newton_trace_se"]),
         ("spectrum", ["node"]),
         ("ladder", ["eigenvalue", "eigenvalue_se", "residual"]),
-        ("landscape", ["curvature", "radius", "convex_fraction", "roughness"]),
+        ("landscape", ["curvature", "curvature_se", "second_difference", "radius", "minima"]),
+        ("landscape", ["convex_fraction", "convex_low", "convex_high", "stencils", "roughness"]),
+        ("landscape", ["radius_censored", "evaluated", "held_out", "interpolation_error"]),
         ("flatness", ["rise", "rise_se"]),
         ("connectivity", ["barrier", "barrier_se", "barrier_t"]),
         ("connectivity_path", ["loss", "loss_se", "error", "error_se"]),
@@ -132,7 +135,7 @@ def test_what_was_not_measured_is_nan_and_what_was_is_a_number(made, name, numbe
     table = made[name]
     ok = table["status"] == "ok"
     assert 0 < ok.sum() < len(table)
-    assert np.isfinite(table.loc[ok, numbers]).all(axis=None)
+    assert np.isfinite(table.loc[ok, numbers].astype(float)).all(axis=None)
     assert table.loc[~ok, numbers].isna().all(axis=None)
 
 
@@ -279,7 +282,10 @@ def test_the_geometry_of_known_surfaces(made):
     """Planes of 2 a^2 + b^2 and eigenplanes of 4 a^2 - b^2 / 2."""
     ok = made["landscape"].query("status == 'ok'")
     plane, eigenplane = (ok[ok["surface"] == s] for s in ("plane", "eigenplane"))
-    np.testing.assert_allclose(plane["curvature"], 3.0, rtol=1e-9)
+    np.testing.assert_allclose(plane["second_difference"], 3.0, rtol=1e-9)
+    np.testing.assert_allclose(eigenplane["second_difference"], 3.5, rtol=1e-9)
+    np.testing.assert_allclose(ok["curvature"], ok["second_difference"], rtol=1e-9)
+    np.testing.assert_allclose(ok["curvature_se"], 0.1 * ok["curvature"], rtol=1e-12)
     np.testing.assert_allclose(plane["anisotropy"], 2.0, rtol=1e-9)
     np.testing.assert_allclose(plane["cosine"], 0.01)
     np.testing.assert_allclose(eigenplane["anisotropy"], -8.0, rtol=1e-9)
@@ -290,6 +296,36 @@ def test_the_geometry_of_known_surfaces(made):
     assert sorted(lines["index"].unique()) == [0, 1]
     assert lines["cosine"].isna().all()
     assert lines["anisotropy"].isna().all()
+
+
+def test_the_shape_of_an_interpolated_surface_is_that_of_its_evaluated_stencils(
+    artefacts, tmp_path
+):
+    """Bowls whose interpolated points are a dome: two stencils, a bowl each, and no roughness."""
+    stored = artefacts["landscape"][0]
+    groups = {}
+    for name in ("lines", "planes", "eigenplane"):
+        group = store.read(stored, f"final/{name}")
+        old = {k: group.variables[k] for k in ("loss", "evaluated", "stencils")}
+        loss, evaluated = old["loss"].values.copy(), old["evaluated"].values.copy()
+        stencils = np.zeros_like(evaluated)
+        sample = [(2,), (5,)] if name == "lines" else [(2, 2), (5, 6)]
+        apart = np.ones_like(evaluated, dtype=bool)
+        for centre in sample:
+            stencils[:, *centre] = 1
+            apart[:, *(slice(i - 1, i + 2) for i in centre)] = False
+        loss[apart], evaluated[apart] = -loss[apart], 0
+        arrays = {"loss": loss, "evaluated": evaluated, "stencils": stencils}
+        changed = {k: replace(old[k], values=v) for k, v in arrays.items()}
+        groups[f"final/{name}"] = Group({**group.variables, **changed}, group.attributes)
+    store.write(tmp_path / "l.h5", groups, identity_of("mlp-4", "momentum", 0) | OBJECTIVE)
+    found = tables.landscape([tmp_path / "l.h5"], 0.1, 0.01)
+    convex = (found["surface"] != "eigenplane").astype(float)  # which is a saddle
+    np.testing.assert_array_equal(found["convex_fraction"], convex)
+    assert (found["stencils"] == 2).all()
+    assert (found["convex_high"] - found["convex_low"] > 0.8).all()
+    assert found["roughness"].isna().all()
+    assert (found["evaluated"] < 1).all()
 
 
 def test_an_eigenplane_says_how_far_its_surface_has_its_eigenvalue(made):

@@ -5,10 +5,12 @@ A figure is a function of `tables` (name -> DataFrame), `files` (paths of surfac
 Figure. An experiment with one optimizer is about models: panels are families and colours are
 models. With several optimizers, panels are models and colours are optimizers.
 
-Intervals are Student's t over seeds from three seeds on; with two seeds the range is drawn. What
-is not finite is left out and named on the panel.
+Intervals are Student's t over seeds from three seeds on; with two seeds the range is drawn. A seed
+has its own initialisation, order of the data and samples, so that intervals over seeds contain all
+three. What a panel cannot show is named on it, with the reason: not reached, diverged, not finite.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -150,9 +152,10 @@ def loss_norm(losses: list[np.ndarray]) -> LogNorm:
 
 def contours(axis: Axes, group: store.Group, loss: np.ndarray, norm: LogNorm):
     """Filled contours with alpha to the right and beta upwards; None where nothing is finite."""
+    alphas, betas = group.variables["alpha"].values, group.variables["beta"].values
+    axis.set(xlim=(alphas[0], alphas[-1]), ylim=(betas[0], betas[-1]))
     if not np.isfinite(loss).any():
         return None
-    alphas, betas = group.variables["alpha"].values, group.variables["beta"].values
     levels = np.geomspace(norm.vmin, norm.vmax, 17)
     shown = np.ma.masked_invalid(np.clip(loss, norm.vmin, norm.vmax)).T
     axis.set_facecolor("0.85")
@@ -197,16 +200,57 @@ def title_and_legend(axis: Axes, title: str) -> None:
     axis.set_title(title, pad=4 + lines * 1.5 * matplotlib.rcParams["legend.fontsize"])
 
 
+def legend_of_all(figure: Figure, order: Sequence[str]) -> None:
+    """One legend above all panels of every label that any of them has; those of `order` first."""
+    found = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    labels = [label for label in order if label in found]
+    labels += [label for label in found if label not in labels]
+    if labels:
+        handles = [found[label] for label in labels]
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+
+
 def name_missing(axis: Axes, rows: pd.DataFrame, quantity: str) -> None:
-    """Write on the panel which runs have nothing finite to show."""
-    finite = rows.assign(finite=np.isfinite(rows[quantity]))
-    runs = finite.groupby(["model", "optimizer", "seed"], sort=False)["finite"]
-    shown = runs.last() if "epoch" in rows else runs.any()
-    missing = [f"{m}/{o} seed {s}" for (m, o, s), finite in shown.items() if not finite]
-    if missing:
-        write_on(
-            axis, "not finite:\n" + "\n".join(missing[:4]) + ("\n…" if len(missing) > 4 else "")
-        )
+    """Write on the panel which runs have nothing to show, under their status.
+
+    Of a history, whose rows have no status, the last row counts.
+    """
+    history = "status" not in rows
+    finite, missing = np.isfinite(rows[quantity]), {}
+    for run, part in rows.assign(finite=finite).groupby(["model", "optimizer", "seed"], sort=False):
+        if part["finite"].iloc[-1] if history else part["finite"].any():
+            continue
+        status = part["status"].iloc[-1] if not history else "ok"
+        if history and part["diverged"].any():
+            status = "diverged"
+        missing.setdefault("not finite" if status == "ok" else status, []).append(run)
+    lines = []
+    for status, runs in missing.items():
+        named = _names(runs, rows)
+        more = ["…"] if len(named) > 4 else []
+        lines.append(f"{status}: " + "\n  ".join(named[:4] + more))
+    if lines:
+        write_on(axis, "\n".join(lines))
+
+
+def _names(runs: list[tuple], rows: pd.DataFrame) -> list[str]:
+    """model/optimizer and seeds of these runs among all that the rows are of."""
+    every = rows.drop_duplicates(["model", "optimizer", "seed"])
+    if len(runs) == len(every):
+        return ["every run"]
+    named = []
+    for model, optimizer in dict.fromkeys(run[:2] for run in runs):
+        seeds = [str(seed) for *cell, seed in runs if cell == [model, optimizer]]
+        of_cell = (every["model"] == model) & (every["optimizer"] == optimizer)
+        if 1 < len(seeds) == of_cell.sum():
+            which = "all seeds"
+        else:
+            which = ("seed " if len(seeds) == 1 else "seeds ") + ", ".join(seeds)
+        named.append(f"{model}/{optimizer} {which}")
+    return named
 
 
 def count_nonpositive(axis: Axes, values: pd.Series) -> None:
@@ -216,18 +260,40 @@ def count_nonpositive(axis: Axes, values: pd.Series) -> None:
 
 
 def write_on(axis: Axes, text: str) -> None:
-    axis.text(0.03, 0.03, text, transform=axis.transAxes, fontsize="x-small", color="#B00020")
+    """A remark in the panel's corner, under those that are there."""
+    if axis.texts:
+        axis.texts[0].set_text(f"{axis.texts[0].get_text()}\n{text}")
+        return
+    axis.text(
+        0.03,
+        0.04,
+        text,
+        transform=axis.transAxes,
+        fontsize="x-small",
+        color="#B00020",
+        zorder=0.5,  # no curve is hidden
+    )
 
 
-def seeds_note(frame: pd.DataFrame, style: Mapping) -> str:
+def seeds_note(frame: pd.DataFrame, style: Mapping, *, log: bool = False) -> str:
+    """What the mean is, and what its interval is of and contains; with `log` it is geometric."""
     seeds = frame["seed"].nunique()
     if seeds < 2:
         return "One seed: no interval."
     kind = f"{100 * style['confidence']:g} % t interval" if seeds > 2 else "range"
-    return f"Mean and {kind} over {seeds} seeds."
+    if seeds > 2 and "status" in frame:
+        names = [name for name in ("model", "optimizer", "point") if name in frame]
+        left = frame[frame["status"] == "ok"].groupby(names)["seed"].nunique()
+        kind += " (range, where two are left)" if (left == 2).any() else ""
+    return (
+        f"{'Geometric mean' if log else 'Mean'} and {kind} over {seeds} seeds: each has its own "
+        "initialisation, order of the data and samples."
+    )
 
 
 def with_note(figure: Figure, style: Mapping, note: str) -> Figure:
-    """The figure with what its intervals, points and n are, in one line below."""
-    figure.supxlabel(note, fontsize=style["font_size"] - 1.5, color="0.35", x=0.01, ha="left")
+    """The figure with what its intervals, points and n are, below."""
+    size = style["font_size"] - 1.5
+    letters = int(figure.get_figwidth() * 72 / (0.54 * size))
+    figure.supxlabel(textwrap.fill(note, letters), fontsize=size, color="0.35", x=0.01, ha="left")
     return figure

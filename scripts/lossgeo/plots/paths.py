@@ -41,7 +41,8 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
         title_and_legend(axes[0, column], title)
         axes[1, column].set_xlabel("position t")
         missing = pd.concat([rows for *_, rows in series])
-        name_missing(axes[0, column], missing.assign(seed=missing["seed_a"]), "loss")
+        pairs = missing["seed_a"].astype(str) + "–" + missing["seed_b"].astype(str)
+        name_missing(axes[0, column], missing.assign(seed=pairs), "loss")
     axes[0, 0].set_ylabel("loss (nats)")
     axes[1, 0].set_ylabel("error (%)")
     handles = [Line2D([], [], color="0.3", ls=dash) for dash in ("-", "--")]
@@ -50,6 +51,6 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
     most = pairs.groupby(["model", "optimizer"]).size().max()
     note = (
         f"At {path['point'].iloc[0]}; disjoint pairs of seeds per model: {most}; "
-        "bars: standard error over samples."
+        "every pair drawn; bars: standard error over samples, those of the pair's first seed."
     )
     return with_note(figure, style, note)

@@ -17,6 +17,7 @@ from lossgeo.plots.panels import (
     count_nonpositive,
     in_order,
     intervals,
+    legend_of_all,
     name_missing,
     panels_of,
     plain_log,
@@ -26,79 +27,170 @@ from lossgeo.plots.panels import (
     title_and_legend,
     with_note,
 )
-from lossgeo.statistics import density
+from lossgeo.quadrature import cumulative_bounds, density
 
 LINEAR = 0.1  # nats; spectra are linear within it and logarithmic beyond
 DENSITY_WIDTH = 0.1  # of the Gaussian that smooths spectra, in asinh(lambda / LINEAR)
 
 
 def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
-    """Spectral density of the Hessian, and its extreme eigenvalues as ticks.
+    """Spectral density of the Hessian, and how many eigenvalues lie beyond every value.
 
     The density is of x = asinh(lambda / LINEAR), linear within LINEAR and logarithmic beyond, and
-    smoothed in x: one width serves the bulk at 0 and outliers a thousand times as large.
+    smoothed in x: one width serves the bulk at 0 and outliers a thousand times as large. What it
+    shows between the quadrature's nodes is the smoothing. The counts below it are bounds (see
+    `quadrature.cumulative_bounds`), and exact steps where eigenvalues have converged.
     """
     point = experiment["points"][-1]
     nodes = rows_at(rows_of(tables["spectrum"], experiment), point)
-    values = rows_at(rows_of(tables["eigenvalues"], experiment), point)
+    values = rows_at(rows_of(_hessian(tables), experiment), point)
     panels = panels_of(nodes, experiment)
-    figure, axes = axes_grid(style, 1, len(panels), height=2.2, sharey="row")
-    for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
+    figure, axes = axes_grid(style, 2, len(panels), height=1.9, sharex="col", sharey="row")
+    for (above, below), (title, series) in zip(axes.T, panels.items(), strict=True):
         for label, colour, rows in series:
             finite = rows[np.isfinite(rows["node"])]
             if finite.empty:
                 continue
             runs = [part for _, part in finite.groupby(["seed", "probe"])]
             most = max(map(len, runs))
-            x = _padded([np.arcsinh(part["node"].to_numpy() / LINEAR) for part in runs], most)
-            weights = _padded([part["weight"].to_numpy() for part in runs], most)
-            reach = np.nanmin(x) - 4 * DENSITY_WIDTH, np.nanmax(x) + 4 * DENSITY_WIDTH
-            grid = np.linspace(*reach, 800)
-            curve = density(x, weights, grid, DENSITY_WIDTH)
-            axis.plot(LINEAR * np.sinh(grid), curve, color=colour, label=label)
-            extremes = values[
-                (values["model"].isin(rows["model"].unique()))
-                & (values["optimizer"].isin(rows["optimizer"].unique()))
+            quadrature = [
+                _padded([part[name].to_numpy() for part in runs], most)
+                for name in ("node", "weight")
             ]
-            found = extremes[extremes["converged"]]["eigenvalue"]
-            axis.plot(found, np.full(len(found), 2e-7), "|", color=colour, ms=4, alpha=0.6)
-        axis.set_yscale("log")
-        axis.set_xscale("asinh", linear_width=LINEAR)
-        axis.set_ylim(1e-7, 10)
-        axis.xaxis.set_major_locator(FixedLocator([-10, -1, -0.1, 0.1, 1, 10, 100, 1000]))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_xlabel("eigenvalue λ (nats)")
-        title_and_legend(axis, title)
-        name_missing(axis, pd.concat([rows for *_, rows in series]), "node")
+            ends = np.arcsinh(np.array([finite["node"].min(), finite["node"].max()]) / LINEAR)
+            reach = ends + np.array([-4, 4]) * DENSITY_WIDTH
+            _density(above, *quadrature, np.linspace(*reach, 800), colour, label)
+            parameters = int(rows["parameters"].iloc[0])
+            grid = LINEAR * np.sinh(np.linspace(*reach, 300))
+            _counts(below, *quadrature, grid, parameters, colour)
+            extremes = values[
+                values["model"].isin(rows["model"].unique())
+                & values["optimizer"].isin(rows["optimizer"].unique())
+            ]
+            found = extremes[extremes["converged"].astype(bool)]["eigenvalue"]
+            above.plot(found, np.full(len(found), 2e-7), "|", color=colour, ms=4, alpha=0.6)
+            for end in ("top", "bottom"):
+                _exact_counts(below, extremes[extremes["end"] == end], colour)
+        above.set(yscale="log", ylim=(1e-7, 10))
+        below.set(yscale="log", ylim=(0.4, 2 * nodes["parameters"].max()))
+        below.yaxis.set_minor_locator(NullLocator())
+        below.set_xscale("asinh", linear_width=LINEAR)
+        below.xaxis.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000]))
+        below.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        below.xaxis.set_minor_locator(NullLocator())
+        below.set_xlabel("eigenvalue λ (nats)")
+        title_and_legend(above, title)
+        name_missing(above, pd.concat([rows for *_, rows in series]), "node")
     axes[0, 0].set_ylabel(f"density of asinh(λ / {LINEAR:g})")
+    axes[1, 0].set_ylabel("eigenvalues beyond λ")
+    probes = nodes.groupby("seed")["probe"].nunique().max()
     note = (
-        f"At {point}; mean over probes and {nodes['seed'].nunique()} seeds, smoothed by a Gaussian "
-        f"of width {DENSITY_WIDTH:g} in asinh(λ / {LINEAR:g}); ticks: converged eigenvalues."
+        f"At {point}; mean over {nodes['seed'].nunique()} seeds, probes of each: {probes}. Top: "
+        f"smoothed by a Gaussian of width {DENSITY_WIDTH:g} in asinh(λ / {LINEAR:g}); ticks: "
+        "converged eigenvalues. Bottom: number above λ > 0 and below λ < 0; bands: "
+        "Chebyshev-Markov-Stieltjes bounds, which hold for the probes' own spectra; a probe "
+        "counts n eigenvalues as n ± √(2n) at most. Lines: converged eigenvalues, counted exactly."
     )
     return with_note(figure, style, note)
 
 
+def _density(
+    axis: Axes,
+    nodes: np.ndarray,
+    weights: np.ndarray,
+    grid: np.ndarray,
+    colour: str,
+    label: str,
+) -> None:
+    """The density of asinh(lambda / LINEAR) at the points of the grid (G,)."""
+    curve = density(np.arcsinh(nodes / LINEAR), weights, grid, DENSITY_WIDTH)
+    axis.plot(LINEAR * np.sinh(grid), curve, color=colour, label=label)
+
+
+def _counts(
+    axis: Axes,
+    nodes: np.ndarray,
+    weights: np.ndarray,
+    grid: np.ndarray,
+    parameters: int,
+    colour: str,
+) -> None:
+    """A band between the bounds on the number of eigenvalues beyond each point of the grid (G,)."""
+    for sign in (-1, 1):
+        side = np.unique(-np.abs(grid[sign * grid > 0]))
+        if len(side):
+            bounds = cumulative_bounds(-sign * nodes, weights, side)
+            low, high = (parameters * bound for bound in bounds)
+            axis.fill_between(-sign * side, low, high, color=colour, alpha=0.3, lw=0.4)
+
+
+def _exact_counts(axis: Axes, rows: pd.DataFrame, colour: str) -> None:
+    """Steps of the mean count over seeds of converged eigenvalues, from the extreme one inwards.
+
+    As far as every seed has them: to the eigenvalue before the first that has not converged.
+    """
+    runs = []
+    for _, run in rows.sort_values("rank").groupby("seed"):
+        known = np.cumprod(run["converged"].astype(bool)).astype(bool)
+        runs.append(run["eigenvalue"][known].to_numpy())
+    runs = [values for values in runs if len(values)]
+    if not runs:
+        return
+    sign = 1 if rows["end"].iloc[0] == "top" else -1
+    inner = max(sign * values[-1] for values in runs)
+    if inner <= 0:
+        return
+    steps = np.sort(np.concatenate([sign * values for values in runs]))[::-1]
+    steps = steps[steps >= inner]
+    counts = np.arange(1, len(steps) + 1) / len(runs)
+    axis.step(sign * steps, counts, where="post", color=colour, lw=1.2)
+
+
 def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
-    """Largest eigenvalue and trace of the Hessian: against width, or against the optimizer."""
+    """Sharpness by several measures: against width, or against the optimizer.
+
+    The largest eigenvalue of the Hessian, of the Gauss-Newton matrix and, where Adam has trained,
+    of the preconditioned Hessian, as far as the table has them; trace; curvature along random
+    filter-normalised directions.
+    """
     top = rows_of(tables["eigenvalues"], experiment)
     top = top[(top["end"] == "top") & (top["rank"] == 1)]
-    trace = rows_of(tables["curvature"], experiment).rename(columns={"trace": "value"})
+    top = top.rename(columns={"eigenvalue": "value", "eigenvalue_se": "se"})
+    curvature = rows_of(tables["curvature"], experiment).assign(converged=True)
+    hessian = top[top["matrix"] == "hessian"]
     quantities = {
-        "largest eigenvalue λ₁ (nats)": top.rename(columns={"eigenvalue": "value"}),
-        "trace (nats)": trace.assign(converged=True, se=trace["trace_se"]),
+        "λ₁ of the Hessian\n(nats)": hessian,
+        "λ₁ of Gauss-Newton\n(nats)": top[top["matrix"] == "gauss_newton"],
+        "λ₁ of Adam's\npreconditioned H": top[top["matrix"] == "preconditioned"],
+        "trace\n(nats)": curvature.rename(columns={"trace": "value", "trace_se": "se"}),
+        "E[d′Hd], filter-\nnormalised d (nats)": curvature.rename(
+            columns={"filter_curvature": "value", "filter_curvature_se": "se"}
+        ),
     }
-    points = [p for p in experiment["points"] if p in set(top["point"])]
-    by_width = len(experiment["optimizers"]) == 1 and (top["width"] > 0).all()
-    figure, axes = axes_grid(style, 2, len(points), height=1.8, sharex=True, sharey="row")
-    groups = (
-        in_order(top["family"])
-        if by_width
-        else [m for m in experiment["models"] if m in set(top["model"])]
+    ceilings = dict(
+        zip(
+            quantities,
+            (experiment["ceilings"], {}, experiment.get("preconditioned_ceilings", {}), {}, {}),
+            strict=True,
+        )
     )
-    for column, point in enumerate(points):
-        for row, (name, frame) in enumerate(quantities.items()):
-            axis = axes[row, column]
+    quantities = {
+        name: frame
+        for number, (name, frame) in enumerate(quantities.items())
+        if number in (0, 3) or np.isfinite(frame["value"]).any()
+    }
+    points = [p for p in experiment["points"] if p in set(hessian["point"])]
+    by_width = len(experiment["optimizers"]) == 1 and (hessian["width"] > 0).all()
+    figure, axes = axes_grid(
+        style, len(quantities), len(points), height=1.3, sharex=True, sharey="row"
+    )
+    groups = (
+        in_order(hessian["family"])
+        if by_width
+        else [m for m in experiment["models"] if m in set(hessian["model"])]
+    )
+    for row, (name, frame) in zip(axes, quantities.items(), strict=True):
+        for axis, point in zip(row, points, strict=True):
             at = frame[frame["point"] == point]
             for number, group in enumerate(groups):
                 colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
@@ -110,39 +202,55 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
                     + 0.12 * (number - (len(groups) - 1) / 2)
                 )
                 _estimates(axis, part, colour, marker, group, style, join=by_width)
+            _draw_ceilings(axis, ceilings[name], None if by_width else experiment["optimizers"])
             axis.set_yscale("log")
-            plain_log(axis.yaxis)
-            if by_width:
-                axis.set_xscale("log", base=2)
-                axis.xaxis.set_major_locator(FixedLocator(sorted(at["width"].unique())))
-                axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-                axis.xaxis.set_minor_locator(NullLocator())
-            else:
-                axis.set_xticks(range(len(experiment["optimizers"])), experiment["optimizers"])
-                axis.tick_params("x", rotation=20)
-                axis.set_xlim(-0.5, len(experiment["optimizers"]) - 0.5)
-            if column == 0:
-                axis.set_ylabel(name)
-        axes[0, column].set_title(f"at {point}")
-        name_missing(axes[0, column], top[top["point"] == point], "eigenvalue")
-        count_nonpositive(axes[1, column], trace[trace["point"] == point]["value"])
-        axes[1, column].set_xlabel("width (hidden units, or channels)" if by_width else "optimizer")
-    for axis in axes[0]:
-        for optimizer, ceiling in experiment["ceilings"].items():
-            place = experiment["optimizers"].index(optimizer)
-            if by_width:
-                axis.axhline(ceiling, color="0.5", ls=":", lw=0.9)
-            else:
-                axis.hlines(ceiling, place - 0.4, place + 0.4, color="0.5", ls=":", lw=0.9)
-    if experiment["ceilings"]:
-        axes[0, 0].plot([], [], color="0.5", ls=":", lw=0.9, label="2 (1 + m) / lr")
-    if axes[0, 0].get_legend_handles_labels()[0]:
-        axes[0, 0].legend()
+            first = row[0] is axes[0, 0]  # it names what was not reached, for all rows
+            name_missing(axis, at if first else at[at["status"] == "ok"], "value")
+            count_nonpositive(axis, at["value"])
+        row[0].set_ylabel(name)
+    for row in axes:
+        plain_log(row[0].yaxis)
+    for axis, point in zip(axes[0], points, strict=True):
+        axis.set_title(f"at {point}")
+    for axis in axes[-1]:
+        if by_width:
+            axis.set_xscale("log", base=2)
+            axis.xaxis.set_major_locator(FixedLocator(sorted(hessian["width"].unique())))
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+            axis.xaxis.set_minor_locator(NullLocator())
+        else:
+            axis.set_xticks(range(len(experiment["optimizers"])), experiment["optimizers"])
+            axis.tick_params("x", rotation=20)
+            axis.set_xlim(-0.5, len(experiment["optimizers"]) - 0.5)
+        axis.set_xlabel("width (hidden units, or channels)" if by_width else "optimizer")
+    legend_of_all(figure, groups)
     note = (
-        seeds_note(top, style) + " Hollow: not converged, not in the mean. Bars of single traces: "
-        "standard error over probes."
+        seeds_note(hessian, style, log=True) + " Bars of single runs: standard error over samples. "
+        "Hollow: not converged, not in the mean."
     )
+    if any(ceilings[name] for name in quantities):
+        note += (
+            " Dotted: the largest eigenvalue at which full-batch training with these "
+            "hyperparameters is stable; the runs use mini-batches."
+        )
     return with_note(figure, style, note)
+
+
+def _draw_ceilings(axis: Axes, ceilings: Mapping, optimizers: list[str] | None) -> None:
+    """Dotted lines, each over its optimizer's tick, or over the whole panel without a list."""
+    for optimizer, ceiling in ceilings.items():
+        if optimizers is None:
+            axis.axhline(ceiling, color="0.5", ls=":", lw=0.9)
+        else:
+            place = optimizers.index(optimizer)
+            axis.hlines(ceiling, place - 0.4, place + 0.4, color="0.5", ls=":", lw=0.9)
+    if ceilings:
+        axis.plot([], [], color="0.5", ls=":", lw=0.9, label="full-batch stability")
+
+
+def _hessian(tables: Tables) -> pd.DataFrame:
+    """The rows of the Hessian itself among those of other matrices."""
+    return tables["eigenvalues"][tables["eigenvalues"]["matrix"] == "hessian"]
 
 
 def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
@@ -156,16 +264,19 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     for row, point in zip(axes, points, strict=True):
         for axis, (title, series) in zip(row, panels[point].items(), strict=False):
             axis.set(xscale="log", yscale="log")
-            for label, colour, rows in series:
+            for number, (label, colour, rows) in enumerate(series):
+                beside = 1.04 ** (number - (len(series) - 1) / 2)
                 for converged, fill in ((True, colour), (False, "none")):
                     some = rows[rows["converged"] == converged]
-                    axis.plot(
-                        some["samples"],
+                    axis.errorbar(
+                        beside * some["samples"],
                         some["eigenvalue"],
-                        "o",
+                        some["eigenvalue_se"],
+                        fmt="o",
                         color=colour,
                         mfc=fill,
                         ms=2,
+                        elinewidth=0.4,
                         alpha=0.4,
                     )
                 per_seed = rows[rows["converged"]].groupby(["seed", "samples"])["eigenvalue"]
@@ -182,8 +293,7 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
             title_and_legend(axis, f"{title} at {point}")
             shown = pd.concat([rows for *_, rows in series])
             name_missing(axis, shown, "eigenvalue")
-            if np.isfinite(shown["eigenvalue"]).all():
-                count_nonpositive(axis, shown["eigenvalue"])
+            count_nonpositive(axis, shown["eigenvalue"])
         row[0].set_ylabel("largest eigenvalue λ₁ (nats)")
         for axis in row[len(panels[point]) :]:
             axis.remove()
@@ -191,8 +301,9 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     for axis in axes[-1, : len(panels[points[-1]])]:
         axis.set_xlabel("samples")
     note = (
-        f"Dots: disjoint subsets of the {frame['split'].iloc[0]} split, the same for all seeds; "
-        "hollow: not converged, not in the mean. " + seeds_note(frame, style)
+        f"Dots: disjoint subsets of the {frame['split'].iloc[0]} split, the same for all models "
+        "and optimizers of a seed; bars: standard error over samples; hollow: not converged, not "
+        "in the mean. " + seeds_note(frame, style, log=True)
     )
     return with_note(figure, style, note)
 
@@ -210,9 +321,15 @@ def _estimates(
     """Every seed as a small marker and the geometric mean with its interval as a large one."""
     for converged, fill in ((True, colour), (False, "none")):
         some = part[part["converged"] == converged]
-        error = some.get("se")
         axis.errorbar(
-            some["x"], some["value"], error, fmt=marker, color=colour, mfc=fill, ms=2.5, alpha=0.5
+            some["x"],
+            some["value"],
+            some["se"],
+            fmt=marker,
+            color=colour,
+            mfc=fill,
+            ms=2.5,
+            alpha=0.5,
         )
     counted = part[part["converged"] & (part["value"] > 0)]
     mean = intervals(counted, "x", "value", style, log=True)

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from lossgeo import store
 from lossgeo.plots.panels import (
@@ -60,7 +61,10 @@ def lines(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
         name_missing(axis, rows.assign(loss=rows["loss"].map(np.mean)), "loss")
     axes[0, 0].set_ylabel("loss (nats)")
     directions = frame["index"].nunique()
-    note = f"At {point}; {directions} directions for each of {frame['seed'].nunique()} seeds."
+    note = (
+        f"At {point}; {directions} directions for each of {frame['seed'].nunique()} seeds. Thin: "
+        "single lines, seeds with samples of their own; thick: their arithmetic mean."
+    )
     return with_note(figure, style, note)
 
 
@@ -85,23 +89,27 @@ def planes(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
             group = surfaces[kind, cell]
             filled = contours(axis, group, group.variables["loss"].values[0], norm) or filled
             axis.plot(0, 0, "+", color="white", ms=5, mew=1)
+            axis.set_aspect("equal")  # or a round basin would look drawn out
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_locator(MaxNLocator(2, steps=[1, 2, 4, 5, 10]))
+            reached = group.attributes["status"] == "ok"
             if kind == "planes":
                 axis.set_title(cell_name(cell, experiment))
                 labels = "α (random)", "β (random)"
             else:
-                values = (group.attributes[f"eigenvalue_{axis}"] for axis in ("alpha", "beta"))
-                axis.set_title("λ = {:.3g}, {:.3g}".format(*values))
+                values = (group.attributes[f"eigenvalue_{name}"] for name in ("alpha", "beta"))
+                axis.set_title("λ = {:.3g}, {:.3g}".format(*values) if reached else "")
                 labels = "α (along v₁)", "β (along v₂)"
             axis.set_xlabel(labels[0])
             axis.set_ylabel(labels[1] if number % columns == 0 else "")
-            if group.attributes["status"] != "ok":
+            if not reached:
                 write_on(axis, group.attributes["status"])
     if filled:
         colorbar(figure, filled, figure.axes)
     seed = store.attributes(next(iter(shown.values())))["seed"]
     note = (
         f"At {point}; seed {seed}. Units: {experiment['normalization']}-normalised directions; "
-        "along eigenvectors, where the quadratic has risen by `rise`."
+        "along eigenvectors, where the quadratic has risen by `rise` of the config; λ in nats."
     )
     return with_note(figure, style, note)
 
@@ -135,20 +143,27 @@ def surfaces(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
                 facecolors=matplotlib.colormaps[SURFACE_COLOURS](norm(loss)),
                 rstride=1,
                 cstride=1,
+                shade=False,  # the colours are those of the scale
                 linewidth=0.1,
                 edgecolor=(0, 0, 0, 0.2),
             )
         else:
             axis.text2D(0.5, 0.5, group.attributes["status"], transform=axis.transAxes)
         axis.set_zlim(np.log10(norm.vmin), np.log10(norm.vmax))
+        decades = np.arange(np.floor(np.log10(norm.vmin)), np.ceil(np.log10(norm.vmax)))
+        axis.zaxis.set_major_locator(FixedLocator(np.add.outer(decades, np.log10([1, 3])).ravel()))
+        axis.zaxis.set_major_formatter(FuncFormatter(lambda z, _: f"{10**z:.3g}"))
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_locator(MaxNLocator(2))
         axis.set_xlabel("α", labelpad=-12)
         axis.set_ylabel("β", labelpad=-12)
         axis.tick_params(pad=-5, labelsize=style["font_size"] - 2)
+        axis.tick_params("z", pad=-2)
         axis.view_init(elev=28, azim=-55)
     colorbar(figure, matplotlib.cm.ScalarMappable(norm, SURFACE_COLOURS), figure.axes)
     seed = store.attributes(next(iter(shown.values())))["seed"]
     note = (
-        f"At {point}; seed {seed}; height: log₁₀ of the loss; α, β: "
+        f"At {point}; seed {seed}; height: loss (nats) on a logarithmic scale; α, β: "
         f"{experiment['normalization']}-normalised directions."
     )
     return with_note(figure, style, note)
