@@ -22,7 +22,7 @@ test: .venv/.ready
 	.venv/bin/ruff format --check .
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist worksteal
 
 # Side by side with other packages, on one thread: leave the machine alone meanwhile.
 bench: .venv/.ready .venv-bench/.ready

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 CLONED = (
@@ -105,10 +106,20 @@ def digests(project: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory) -> Path:
-    """A project in which everything has been built once. Tests that change it use a `copy`."""
-    project = clone(tmp_path_factory.mktemp("built") / "project")
-    run(project)
+def built(tmp_path_factory, worker_id) -> Path:
+    """A project in which everything has been built once, by whichever worker is the first to ask.
+
+    It is there to be read. Tests that run Snakemake in it use a `copy`.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent
+    project, done = folder / "built" / "project", folder / "built" / "done"
+    with FileLock(folder / "built.lock"):
+        if not done.exists():
+            shutil.rmtree(project, ignore_errors=True)
+            run(clone(project))
+            done.touch()
     return project
 
 

@@ -21,8 +21,8 @@ def is_figure(rule: str) -> bool:
     return rule.startswith("figure_")
 
 
-def test_a_second_run_has_nothing_to_do(built):
-    assert planned(built) == {}
+def test_a_second_run_has_nothing_to_do(copy):
+    assert planned(copy) == {}
 
 
 def test_touched_files_rerun_nothing(copy):
