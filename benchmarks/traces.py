@@ -22,8 +22,9 @@ from lossgeo.gauss_newton import sample_traces
 from lossgeo.hessian import hessian_operator
 from lossgeo.models import build
 from lossgeo.numerics import make_deterministic
-from lossgeo.objective import make_objective, mean_and_error
+from lossgeo.objective import make_objective
 from lossgeo.parameters import flatten
+from lossgeo.trace import Estimate, total
 
 ERROR = 0.01
 PROBES = 100  # that measure the spread of one
@@ -104,12 +105,10 @@ def main() -> None:
         def usual(spec=spec, model=model) -> nn.Module:
             return usual_model(spec, model.state_dict()).eval()
 
-        def ours(objective=objective, theta=theta) -> tuple[float, float]:
-            """With its standard error over the samples."""
-            parts = sample_traces(objective, theta).values()
-            return tuple(map(float, mean_and_error(sum(part.sum(1) for part in parts))))
+        def ours(objective=objective, theta=theta) -> Estimate:
+            return total(sample_traces(objective, theta))
 
-        exact, _ = ours()
+        exact = ours().value
         products = Products(hessian_operator(objective, theta))
         spread = trace(products.operator, num_matvecs=PROBES, method="hutchinson", seed=0).stderr
         probes = round((spread * np.sqrt(PROBES) / (ERROR * exact)) ** 2)

@@ -668,16 +668,18 @@ def test_the_first_subsets_are_nested_and_sizes_beyond_the_data_come_once():
     }
 
 
-def test_a_runs_subsets_are_cut_from_the_split_the_same_way_every_time():
-    """And in another order for the other split."""
+def test_a_seeds_subsets_are_cut_from_the_split_the_same_way_every_time():
+    """And in another order for the other split, and for another seed."""
     settings = {"samples": [20, 500], "subsets": 3}
-    a, b, other = (cut(50, settings, split) for split in ("train", "train", "test"))
+    asked = (("train", 0), ("train", 0), ("test", 0), ("train", 1))
+    a, b, *others = (cut(50, settings, split, seed) for split, seed in asked)
     assert [(rung.size, rung.number) for rung in a] == [(20, 0), (20, 1), (50, 0)]
     for rung in a:
         assert len(set(rung.chosen)) == rung.size
     assert not set(a[0].chosen) & set(a[1].chosen)
     assert all(np.array_equal(s.chosen, t.chosen) for s, t in zip(a, b, strict=True))
-    assert not np.array_equal(a[0].chosen, other[0].chosen)
+    for other in others:
+        assert not np.array_equal(a[0].chosen, other[0].chosen)
 
 
 def test_a_hessian_that_is_not_finite_outside_the_few_is_nan(monkeypatch):
