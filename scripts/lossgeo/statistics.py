@@ -40,6 +40,17 @@ def mean_interval(values: np.ndarray, level: float = 0.95, *, log: bool = False)
     return Interval(float(back(mean)), float(back(low)), float(back(high)), n)
 
 
+def ratio_of_means(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """mean(a) / mean(b) over the last axis of pairs (..., n), and its standard error.
+
+    To first order (the delta method) the ratio R deviates by the mean of (a - R b) / mean(b), whose
+    terms are independent from pair to pair: their s / sqrt(n).
+    """
+    ratio = a.mean(-1) / b.mean(-1)
+    deviations = (a - ratio[..., None] * b) / b.mean(-1)[..., None]
+    return ratio, deviations.std(-1, ddof=1) / math.sqrt(a.shape[-1])
+
+
 def density(nodes: np.ndarray, weights: np.ndarray, grid: np.ndarray, width: float) -> np.ndarray:
     """Spectral density (G,) at grid (G,): a quadrature smoothed by a Gaussian of the given width.
 
