@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lossgeo.convolution import FastDoubleBackward
 from lossgeo.models import in_memory_format
-from lossgeo.objective import Objective, loss_of_block
-from lossgeo.parameters import Layout, unflatten
+from lossgeo.objective import Objective, leaves_of, loss_of_block
+from lossgeo.parameters import Layout, join, unflatten
 
 
 def hessian_operator(
@@ -26,7 +26,7 @@ def hessian_operator(
 
     `weights` (N,) of the samples in L take the place of 1 / N.
     """
-    leaves = _leaves(objective, theta)
+    leaves = leaves_of(objective, theta)
     kept = list(_gradients(objective, leaves, weights))
 
     def matvec(v: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def hessian_products(objective: Objective, theta: Tensor, vectors: Tensor) -> Te
 
     Each block's graph serves all k and is then let go: memory does not grow with the samples.
     """
-    leaves = _leaves(objective, theta)
+    leaves = leaves_of(objective, theta)
     images = torch.zeros_like(vectors)
     for gradient_parts in _gradients(objective, leaves):
         for v, image in zip(vectors, images, strict=True):
@@ -66,7 +66,7 @@ def sample_forms(
     With weights s_i in the loss, sum_i s_i w'H_i v is a derivative like any other, and its own
     derivative by s is what is asked for: about the cost of two products with H for each vector.
     """
-    leaves = _leaves(objective, theta)
+    leaves = leaves_of(objective, theta)
     others = vectors if others is None else others
     forms = torch.empty(len(vectors), objective.samples, dtype=torch.float64)
     at = 0
@@ -98,18 +98,12 @@ def scaled(operator: CurvatureOperator, scale: Tensor) -> LambdaOperator:
 
 def gradient(objective: Objective, theta: Tensor) -> Tensor:
     """grad L(theta), (P,)."""
-    leaves = _leaves(objective, theta)
+    leaves = leaves_of(objective, theta)
     total = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
     for inputs, targets in objective.blocks:
         loss = loss_of_block(objective, leaves, inputs, targets)
-        total += _joined(torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True))
+        total += join(torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True))
     return total
-
-
-def _leaves(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
-    """theta (P,) as named tensors to differentiate by."""
-    named = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
-    return {name: part.clone().requires_grad_() for name, part in named.items()}
 
 
 def _gradients(
@@ -160,9 +154,4 @@ def _product(
         create_graph=create_graph,
         materialize_grads=True,
     )
-    return _joined(product)
-
-
-def _joined(parts: tuple[Tensor, ...]) -> Tensor:
-    """One vector (P,) of tensors in the layout's order."""
-    return torch.cat([part.reshape(-1) for part in parts])
+    return join(product)

@@ -160,6 +160,12 @@ def evaluate_many(objective: Objective, thetas: Iterable[Tensor]) -> dict[str, n
     return dict(zip(Evaluation._fields, rows.T, strict=True))
 
 
+def leaves_of(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
+    """theta (P,) as named tensors to differentiate by."""
+    named = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
+    return {name: part.clone().requires_grad_() for name, part in named.items()}
+
+
 def loss_of_block(
     objective: Objective,
     parameters: dict[str, Tensor],

@@ -1,6 +1,7 @@
 """The flat parameter vector theta and the named tensors of a model, two views of one thing."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -30,9 +31,14 @@ def layout_of(model: nn.Module) -> Layout:
     return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
 
 
+def join(parts: Iterable[Tensor]) -> Tensor:
+    """One vector (P,) of tensors in the layout's order."""
+    return torch.cat([part.reshape(-1) for part in parts])
+
+
 def flatten(model: nn.Module) -> Tensor:
     """theta (P,), a detached copy of the model's parameters."""
-    return torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    return join(p.detach() for p in model.parameters())
 
 
 def unflatten(theta: Tensor, layout: Layout) -> dict[str, Tensor]:

@@ -1,0 +1,357 @@
+"""The Gauss-Newton matrix of an objective: the Hessian as far as it is the loss's own curvature.
+
+With logits z(theta) and their probabilities p, the Hessian of sample i is
+J'(diag p - pp')J + sum_k (p_k - [k = y]) grad^2 z_k, J = dz/dtheta: its Gauss-Newton matrix G_i,
+which is positive semi-definite, and a rest that is there because z is not linear in theta.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from hessian_eigenthings import LambdaOperator
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+from torch.nn import functional
+
+from lossgeo.convolution import FastDoubleBackward
+from lossgeo.models import in_memory_format
+from lossgeo.objective import Objective, leaves_of
+from lossgeo.parameters import join, unflatten
+
+CHUNK = 16  # samples whose Jacobians are held together
+
+
+def gauss_newton_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
+    """G = 1/N sum_i J_i'(diag p_i - p_i p_i')J_i, (P, P), as a matrix-free operator.
+
+    What does not depend on the vector is built once and kept, as in `hessian.hessian_operator`: the
+    logits z, and u -> J'u, which is linear, so that its derivative by u gives J v. A product is one
+    backward pass through each (Schraudolph 2002). Memory grows with the number of samples.
+    """
+    leaves = leaves_of(objective, theta)
+    wanted = tuple(leaves.values())
+    kept = []
+    for inputs, _ in objective.blocks:
+        inputs = in_memory_format(inputs, torch.contiguous_format)
+        with FastDoubleBackward():
+            logits = functional_call(objective.model, leaves, (inputs,))
+        u = torch.zeros_like(logits, requires_grad=True)
+        pulled = torch.autograd.grad(logits, wanted, u, create_graph=True, materialize_grads=True)
+        kept.append((logits, logits.detach().softmax(1), u, pulled))
+
+    def matvec(v: Tensor) -> Tensor:
+        parts = unflatten(v, objective.layout).values()
+        total = torch.zeros_like(v)
+        for logits, p, u, pulled in kept:
+            outputs, cotangents = zip(
+                *((g, part) for g, part in zip(pulled, parts, strict=True) if g.requires_grad),
+                strict=True,
+            )
+            (pushed,) = torch.autograd.grad(outputs, u, cotangents, retain_graph=True)  # (n, K) J v
+            bent = p * (pushed - (p * pushed).sum(1, keepdim=True)) / objective.samples
+            total += join(
+                torch.autograd.grad(logits, wanted, bent, retain_graph=True, materialize_grads=True)
+            )
+        return total
+
+    return LambdaOperator(
+        matvec, objective.layout.size, device=objective.device, dtype=objective.dtype
+    )
+
+
+def sample_traces(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
+    """The trace of every sample's G_i, by parameter tensor and filter: name -> (N, filters).
+
+    diag p - pp' = sum_k p_k (e_k - p)(e_k - p)', so that
+    tr G_i = sum_k p_k ||grad z_k - sum_l p_l grad z_l||^2, the sum being over K classes: K backward
+    passes give it exactly, with no random probe. A filter is a row of a linear layer or an output
+    channel of a convolution, as in `directions.normalize`; a 1-D tensor counts as one. The sum over
+    a tensor is its layer's trace, that over all tensors the trace of G_i, and means over samples
+    are those of G.
+
+    The gradient of one sample by a linear layer's weight is the outer product of the gradient by
+    its output, delta, and its input, a, with the squared norm ||delta||^2 ||a||^2; by a
+    convolution's it is one small product of delta and the patches of a. So no gradient of single
+    samples is ever made for these; for all other parameters it is, by `torch.func`.
+    """
+    leaves = leaves_of(objective, theta)
+    layers = _known_layers(objective, leaves)
+    known = {
+        f"{name}.{part}" for name, layer in layers.items() for part, _ in layer.named_parameters()
+    }
+    others = {name: leaf.detach() for name, leaf in leaves.items() if name not in known}
+    blocks = []
+    for inputs, _ in objective.blocks:
+        with _recorded(layers) as calls:
+            logits = functional_call(objective.model, leaves, (inputs,))
+        rows = _rows_of_layers(logits, layers, calls) if layers else {}
+        if others:
+            fixed = {name: leaf.detach() for name, leaf in leaves.items() if name in known}
+            rows |= _rows_of_others(objective.model, inputs, others, fixed)
+        blocks.append(rows)
+    return {name: torch.cat([rows[name] for rows in blocks]) for name in objective.layout.names}
+
+
+def is_piecewise_affine(objective: Objective, theta: Tensor) -> bool:
+    """Whether the logits are piecewise affine in each parameter alone, so that tr H = tr G.
+
+    Then the logits' second derivatives have a zero diagonal almost everywhere, and H and G the same
+    one. So it is for linear and convolution layers, ReLU and its kin, max- and average-pooling and
+    sums of branches; not for tied weights, normalisation, attention or smooth activations. It is
+    read off the operations that autograd records for two samples: additions and selections keep
+    the property, products do where their factors depend on different parameters, and whatever is
+    not known does not.
+    """
+    leaves = leaves_of(objective, theta)
+    inputs = objective.blocks[0][0][:2]
+    logits = functional_call(objective.model, leaves, (inputs,))
+    return logits.grad_fn is None or _dependencies(logits.grad_fn) is not None
+
+
+# Operations of autograd, without the "Backward0" of their names. The derivatives of those in
+# SELECTING are piecewise constant; those in MULTIPLYING are affine in each of two factors, which
+# are at these positions among what autograd differentiates them by.
+SELECTING = frozenset(
+    [
+        "Abs",
+        "AdaptiveAvgPool2D",
+        "AdaptiveMaxPool2D",
+        "Add",
+        "Alias",
+        "Amax",
+        "Amin",
+        "AsStrided",
+        "AvgPool2D",
+        "AvgPool3D",
+        "Cat",
+        "Clone",
+        "ConstantPadNd",
+        "Expand",
+        "Flip",
+        "Gather",
+        "Hardtanh",
+        "Index",
+        "IndexSelect",
+        "LeakyRelu",
+        "Max",
+        "MaxPool2DWithIndices",
+        "MaxPool3DWithIndices",
+        "Maximum",
+        "Mean",
+        "Minimum",
+        "Neg",
+        "Permute",
+        "ReflectionPad2D",
+        "Relu",
+        "Repeat",
+        "ReplicationPad2D",
+        "ReshapeAlias",
+        "Roll",
+        "Select",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Stack",
+        "Sub",
+        "Sum",
+        "T",
+        "Threshold",
+        "ToCopy",
+        "Transpose",
+        "Unbind",
+        "Unfold",
+        "UnsafeView",
+        "Unsqueeze",
+        "UpsampleNearest2D",
+        "View",
+        "Where",
+    ]
+)
+MULTIPLYING = {
+    "Addmm": (1, 2),
+    "Baddbmm": (1, 2),
+    "Bmm": (0, 1),
+    "Convolution": (0, 1),
+    "Div": (0, 1),
+    "Dot": (0, 1),
+    "Linear": (0, 1),
+    "Mm": (0, 1),
+    "Mul": (0, 1),
+    "Mv": (0, 1),
+    "PreluKernel": (0, 1),
+}
+
+
+def _dependencies(output) -> frozenset | None:
+    """The leaves that a node of autograd's graph depends on; None where not piecewise affine."""
+    found: dict = {}
+    waiting = [output]
+    while waiting:
+        node = waiting[-1]
+        sources = [source for source, _ in node.next_functions]
+        missing = [source for source in sources if source is not None and source not in found]
+        if missing:
+            waiting += missing
+            continue
+        waiting.pop()
+        if node in found:
+            continue
+        found[node] = _joint_dependencies(node, [found.get(source) for source in sources])
+        if found[node] is None:
+            return None
+    return found[output]
+
+
+def _joint_dependencies(node, sources: list[frozenset | None]) -> frozenset | None:
+    """The leaves that a node depends on, given those of its sources (None: a constant)."""
+    name = type(node).__name__
+    if name == "AccumulateGrad":
+        return frozenset([node.variable])
+    together = frozenset().union(*(source for source in sources if source))
+    kind = name.removesuffix("0").removesuffix("1").removesuffix("Backward")
+    if not together or kind in SELECTING:
+        return together
+    if kind not in MULTIPLYING:
+        return None
+    first, second = (
+        sources[position] if position < len(sources) else None for position in MULTIPLYING[kind]
+    )
+    if second and (kind == "Div" or (first and first & second)):
+        return None
+    return together
+
+
+def _known_layers(objective: Objective, leaves: dict[str, Tensor]) -> dict[str, nn.Module]:
+    """Name -> linear and convolution layers whose gradients of single samples are outer products.
+
+    They share their parameters with nothing, are called once, on inputs whose first axis counts
+    the samples (tried with one sample and with two) and which nothing overwrites later.
+    """
+    owners = Counter(id(p) for _, p in objective.model.named_parameters(remove_duplicate=False))
+    candidates = {
+        name: module
+        for name, module in objective.model.named_modules()
+        if (type(module) is nn.Linear or (type(module) is nn.Conv2d and _is_plain(module)))
+        and all(owners[id(p)] == 1 for p in module.parameters())
+    }
+    inputs = objective.blocks[0][0]
+    for samples in (1, min(2, len(inputs))):
+        with _recorded(candidates) as calls:
+            functional_call(objective.model, leaves, (inputs[:samples],))
+        candidates = {
+            name: layer
+            for name, layer in candidates.items()
+            if len(calls[name]) == 1
+            and len(calls[name][0].input) == samples
+            and calls[name][0].input._version == calls[name][0].version
+        }
+    return candidates
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return (
+        layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    )
+
+
+class _Call(NamedTuple):
+    """A call of a layer: its input, how often that had been written to by then, and its output."""
+
+    input: Tensor
+    version: int
+    output: Tensor
+
+
+@contextmanager
+def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[_Call]]]:
+    """The calls of each layer in the block. What follows a layer gets a copy of its output."""
+    calls: dict[str, list[_Call]] = {name: [] for name in layers}
+
+    def note(name: str):
+        def hook(module, inputs, output):
+            calls[name].append(_Call(inputs[0].detach(), inputs[0]._version, output))
+            return output.clone()
+
+        return hook
+
+    handles = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _class_cotangents(logits: Tensor) -> Tensor:
+    """c_k = sqrt(p_k) (e_k - p), (K, n, K): the columns of a square root of diag p - pp'."""
+    p = logits.detach().softmax(1)
+    eye = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
+    return p.T.sqrt().unsqueeze(2) * (eye.unsqueeze(1) - p)
+
+
+def _rows_of_layers(
+    logits: Tensor, layers: dict[str, nn.Module], calls: dict[str, list[_Call]]
+) -> dict[str, Tensor]:
+    """`sample_traces` of the known layers in one block, from their inputs and outputs."""
+    outputs = [calls[name][0].output for name in layers]
+    rows: dict[str, Tensor] = {}
+    patches = {name: _patches(layer, calls[name][0].input) for name, layer in layers.items()}
+    norms = {name: a.double().square().sum(2) for name, a in patches.items()}  # (n, places)
+    for cotangent in _class_cotangents(logits):
+        deltas = torch.autograd.grad(
+            logits, outputs, cotangent, retain_graph=True, materialize_grads=True
+        )
+        for (name, layer), delta in zip(layers.items(), deltas, strict=True):
+            if type(layer) is nn.Conv2d:
+                delta = delta.flatten(2)  # (n, outputs, places)
+            else:
+                delta = delta.reshape(len(delta), -1, delta.shape[-1]).transpose(1, 2)
+            for part, squares in _squares(layer, delta, patches[name], norms[name]).items():
+                key = f"{name}.{part}"
+                rows[key] = rows[key] + squares if key in rows else squares
+    return rows
+
+
+def _patches(layer: nn.Module, a: Tensor) -> Tensor:
+    """What each place of a layer's output is a product with, (n, places, features)."""
+    if type(layer) is nn.Linear:
+        return a.reshape(len(a), -1, a.shape[-1])
+    return functional.unfold(
+        a, layer.kernel_size, layer.dilation, layer.padding, layer.stride
+    ).transpose(1, 2)
+
+
+def _squares(layer: nn.Module, delta: Tensor, patches: Tensor, norms: Tensor) -> dict[str, Tensor]:
+    """Squared norms (n, filters) of every sample's gradient, from delta (n, outputs, places)."""
+    if patches.shape[1] == 1:
+        weight = delta[:, :, 0].double().square() * norms
+    else:
+        weight = torch.bmm(delta, patches).square_().sum(2, dtype=torch.float64)
+    found = {"weight": weight}
+    if layer.bias is not None:
+        found["bias"] = delta.sum(2).double().square().sum(1, keepdim=True)
+    return found
+
+
+def _rows_of_others(
+    model: nn.Module, inputs: Tensor, others: dict[str, Tensor], fixed: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """`sample_traces` of any parameters in one block, from every sample's own Jacobian."""
+
+    def logits_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(model, {**fixed, **parameters}, (x.unsqueeze(0),)).squeeze(0)
+
+    def rows_of(x: Tensor) -> dict[str, Tensor]:
+        logits, pull = vjp(lambda parameters: logits_of(parameters, x), others)
+        rows: dict[str, Tensor] = {}
+        for cotangent in _class_cotangents(logits.unsqueeze(0)).squeeze(1):
+            for name, gradient in pull(cotangent)[0].items():
+                filters = len(gradient) if gradient.ndim > 1 else 1
+                squares = gradient.reshape(filters, -1).double().square().sum(1)
+                rows[name] = rows[name] + squares if name in rows else squares
+        return rows
+
+    return vmap(rows_of, chunk_size=CHUNK)(inputs)
