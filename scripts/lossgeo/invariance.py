@@ -8,16 +8,20 @@ from hessian_eigenthings import lanczos
 from torch import Tensor
 
 from lossgeo.directions import filter_scale
+from lossgeo.gauss_newton import sample_traces
 from lossgeo.hessian import hessian_operator, sample_forms, scaled
 from lossgeo.numerics import derive_seed, torch_generator
 from lossgeo.objective import Objective, sample_losses
+from lossgeo.parameters import unflatten
 from lossgeo.rescaling import Link, layer_factors, node_factors, rescale
 from lossgeo.sharpness import average_rises, random_directions, worst_case
 
 MEASURES = (
     "loss",
     "eigenvalue",
+    "trace",
     "filter_eigenvalue",
+    "filter_curvature",
     "filter_rise",
     "element_rise",
     "worst_sam",
@@ -25,7 +29,7 @@ MEASURES = (
 )
 
 TOLERANCE = 0.01  # of a Ritz pair's residual / eigenvalue; the eigenvalue's own error is its square
-STEPS = (20, 40, 80, 160)  # of Lanczos, until the pair has converged
+STEPS = (12, 25, 50, 100)  # of Lanczos, until the pair has converged
 
 
 def rescaled_thetas(
@@ -50,14 +54,21 @@ def measures(
 ) -> tuple[dict[str, Tensor], dict[str, bool]]:
     """Contributions (N,) float64 of the samples to every one of MEASURES at theta (P,), in nats.
 
-    Each measure is the mean of its contributions; and whether it has converged.
+    Each measure is the mean of its contributions. Beside them: whether each has converged.
 
-    loss: L, which must not change. eigenvalue: the largest of the Hessian, as v'H_i v. filter_
-    eigenvalue: the largest of D H D with D the filter norms (see `directions.filter_scale`).
-    filter_rise, element_rise: average rise under filter-normalised and element-wise noise of the
-    smallest of the config's `radii`. worst_sam, worst_asam: worst case in the smallest `euclidean`
-    and `elementwise` ball. `settings` is the config's section `flatness`. The same `seed` draws
-    the same noise at every theta.
+    loss: L, which must not change.
+    eigenvalue: the largest of the Hessian H, from v'H_i v.
+    trace: of H, which is that of the Gauss-Newton matrix: what `rescaling` rescales is piecewise
+        affine in each parameter tensor (see `gauss_newton.is_piecewise_affine`).
+    filter_eigenvalue: the largest of D H D with D the filter norms (`directions.filter_scale`).
+    filter_curvature: E[d'Hd] over all filter-normalised d, sum_f ||w_f||^2 / n_f tr H_ff.
+    filter_rise, element_rise: average rise under filter-normalised and under element-wise noise,
+        at the smallest of the config's `radii`.
+    worst_sam, worst_asam: worst case in the smallest `euclidean` and in the smallest `elementwise`
+        ball.
+
+    `settings` is the config's section `flatness`; the same `seed` draws the same noise at every
+    theta.
     """
     operator = hessian_operator(objective, theta)
     scale = filter_scale(theta, objective.layout)
@@ -67,6 +78,13 @@ def measures(
     found["eigenvalue"], found["filter_eigenvalue"] = sample_forms(
         objective, theta, torch.stack([vector, scale * scaled_vector])
     )
+    traces = sample_traces(objective, theta)
+    found["trace"] = torch.cat(list(traces.values()), 1).double().sum(1).cpu()
+    found["filter_curvature"] = sum(
+        traces[name].double() @ (w.double().flatten(1).square().mean(1))
+        for name, w in unflatten(theta, objective.layout).items()
+        if w.ndim > 1
+    ).cpu()
     for name, normalization in (("filter_rise", "filter"), ("element_rise", "element")):
         directions = random_directions(
             objective,
