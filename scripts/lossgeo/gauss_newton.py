@@ -19,7 +19,7 @@ from torch.nn import functional
 from lossgeo.convolution import FastDoubleBackward
 from lossgeo.models import in_memory_format
 from lossgeo.objective import Objective, leaves_of
-from lossgeo.parameters import join, unflatten
+from lossgeo.parameters import Layout, join, unflatten
 
 CHUNK = 16  # samples whose Jacobians are held together
 
@@ -33,33 +33,41 @@ def gauss_newton_operator(objective: Objective, theta: Tensor) -> LambdaOperator
     """
     leaves = leaves_of(objective, theta)
     wanted = tuple(leaves.values())
-    kept = []
-    for inputs, _ in objective.blocks:
-        inputs = in_memory_format(inputs, torch.contiguous_format)
-        with FastDoubleBackward():
-            logits = functional_call(objective.model, leaves, (inputs,))
-        u = torch.zeros_like(logits, requires_grad=True)
-        pulled = torch.autograd.grad(logits, wanted, u, create_graph=True, materialize_grads=True)
-        kept.append((logits, logits.detach().softmax(1), u, pulled))
+    kept = [_pushforward(objective, leaves, inputs) for inputs, _ in objective.blocks]
 
     def matvec(v: Tensor) -> Tensor:
-        parts = unflatten(v, objective.layout).values()
         total = torch.zeros_like(v)
-        for logits, p, u, pulled in kept:
-            outputs, cotangents = zip(
-                *((g, part) for g, part in zip(pulled, parts, strict=True) if g.requires_grad),
-                strict=True,
-            )
-            (pushed,) = torch.autograd.grad(outputs, u, cotangents, retain_graph=True)  # (n, K) J v
+        for push in kept:
+            pushed, p = push.along(v, objective.layout), push.probabilities
             bent = p * (pushed - (p * pushed).sum(1, keepdim=True)) / objective.samples
             total += join(
-                torch.autograd.grad(logits, wanted, bent, retain_graph=True, materialize_grads=True)
+                torch.autograd.grad(
+                    push.logits, wanted, bent, retain_graph=True, materialize_grads=True
+                )
             )
         return total
 
     return LambdaOperator(
         matvec, objective.layout.size, device=objective.device, dtype=objective.dtype
     )
+
+
+def sample_forms(objective: Objective, theta: Tensor, vectors: Tensor) -> Tensor:
+    """v'G_i v of every sample i, for each of k vectors (k, P): (k, N) float64.
+
+    As `hessian.sample_forms`, for G: the variance under p of the rates J v at which logits change.
+    """
+    leaves = leaves_of(objective, theta)
+    forms = torch.empty(len(vectors), objective.samples, dtype=torch.float64)
+    at = 0
+    for inputs, targets in objective.blocks:
+        push = _pushforward(objective, leaves, inputs)
+        for form, v in zip(forms, vectors, strict=True):
+            pushed = push.along(v, objective.layout).double()
+            p = push.probabilities.double()
+            form[at : at + len(targets)] = (p * pushed**2).sum(1) - (p * pushed).sum(1) ** 2
+        at += len(targets)
+    return forms
 
 
 def sample_traces(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
@@ -109,6 +117,35 @@ def is_piecewise_affine(objective: Objective, theta: Tensor) -> bool:
     inputs = objective.blocks[0][0][:2]
     logits = functional_call(objective.model, leaves, (inputs,))
     return logits.grad_fn is None or _dependencies(logits.grad_fn) is not None
+
+
+class _Pushforward(NamedTuple):
+    """The logits z of a block, and u -> J'u, whose graph gives v -> J v."""
+
+    logits: Tensor  # (n, K), with their graph
+    probabilities: Tensor  # (n, K)
+    cotangent: Tensor  # u (n, K)
+    pulled: tuple[Tensor, ...]  # J'u
+
+    def along(self, v: Tensor, layout: Layout) -> Tensor:
+        """J v, (n, K): the derivative of v'J'u by u. The graph is kept."""
+        parts = unflatten(v, layout).values()
+        outputs, weights = zip(
+            *((g, part) for g, part in zip(self.pulled, parts, strict=True) if g.requires_grad),
+            strict=True,
+        )
+        return torch.autograd.grad(outputs, self.cotangent, weights, retain_graph=True)[0]
+
+
+def _pushforward(objective: Objective, leaves: dict[str, Tensor], inputs: Tensor) -> _Pushforward:
+    inputs = in_memory_format(inputs, torch.contiguous_format)
+    with FastDoubleBackward():
+        logits = functional_call(objective.model, leaves, (inputs,))
+    u = torch.zeros_like(logits, requires_grad=True)
+    pulled = torch.autograd.grad(
+        logits, tuple(leaves.values()), u, create_graph=True, materialize_grads=True
+    )
+    return _Pushforward(logits, logits.detach().softmax(1), u, pulled)
 
 
 # Operations of autograd, without the "Backward0" of their names. The derivatives of those in

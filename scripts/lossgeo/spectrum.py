@@ -1,6 +1,7 @@
-"""Extreme eigenvalues, spectral density and trace of a symmetric operator from Krylov runs."""
+"""Extreme eigenvalues and spectral density of a symmetric operator from Krylov runs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +23,14 @@ class Eigenpairs:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """What R Krylov runs of m steps tell about an operator of size P."""
+    """What R Krylov runs of at most m steps tell about an operator of size P."""
 
     top: Eigenpairs  # largest algebraic, descending
     bottom: Eigenpairs  # smallest algebraic, ascending
     nodes: np.ndarray  # (R, m) Ritz values: where the quadrature puts the spectral density
-    weights: np.ndarray  # (R, m) their weights, each row sums to 1
-    trace: float
-    trace_se: float  # its standard error, sqrt(2 / R) ||H||_F
+    weights: np.ndarray  # (R, m) their weights, each row sums to 1; beyond a run's end 0, nodes NaN
+    probes: Tensor  # (R, P) unit vectors that the runs start from
+    images: Tensor  # (R, P) their products with the operator
     products: int  # Hessian-vector products spent
 
 
@@ -44,18 +45,14 @@ def spectrum(
     tolerance: float,
     generator: torch.Generator,
 ) -> Spectrum:
-    """Density, trace and extreme eigenvalues of a symmetric operator from one set of Krylov runs.
+    """Density and extreme eigenvalues of a symmetric operator from one set of Krylov runs.
 
-    Each run starts from a Rademacher probe z and takes m = `steps` steps of Lanczos with full
-    reorthogonalisation. Its tridiagonal matrix gives a Gauss quadrature of the spectral density
-    (nodes: eigenvalues; weights: squared first components; Golub & Welsch 1969, Ghorbani et al.
-    2019), its first entry is z'Hz / P, Hutchinson's sample of trace / P, and its outermost
-    eigenpairs approach those of H. The variance of z'Hz is 2 sum_{i != j} H_ij^2, at most
-    2 ||H||_F^2, which the quadrature gives as well: that is what the trace's standard error is
-    taken from, since the scatter of a handful of probes says little. The eigenpairs are the first
-    run's; while a wanted pair has a residual of `tolerance * |lambda|` or more, Lanczos runs again
-    from the sum of the wanted Ritz vectors, with twice the steps, up to `max_steps`. What has not
-    converged by then says so.
+    Each run starts from a Rademacher probe and takes `steps` steps of Lanczos with full
+    reorthogonalisation; the first goes on, up to `max_steps`, until its outermost pairs, the `top`
+    largest and the `bottom` smallest, have residuals below `tolerance * |lambda|`. What has not
+    converged by then says so. The tridiagonal matrix of a run gives a Gauss quadrature of the
+    spectral density that its probe sees (nodes: eigenvalues; weights: squared first components;
+    Golub & Welsch 1969, Ghorbani et al. 2019).
 
     A Krylov space holds one eigenvector of a multiple eigenvalue: copies are not counted, and where
     an operator has fewer distinct eigenvalues than wanted, the rest is NaN. So is everything of an
@@ -67,36 +64,64 @@ def spectrum(
     steps, max_steps = min(steps, size), min(max_steps, size)
     if top + bottom > steps:
         raise ValueError(f"{top} + {bottom} eigenpairs wanted from {steps} Lanczos steps")
-    ones = torch.ones(size, device=operator.device, dtype=operator.dtype)
-    if not torch.isfinite(operator.matvec(ones)).all():
-        return _undefined(size, top, bottom, probes, steps)
-    nodes = np.full((probes, steps), math.nan)
-    weights = np.zeros((probes, steps))
-    samples = np.zeros(probes)
-    products = 1
-    first = None
-    for probe in range(probes):
+    if not _is_finite(operator):
+        return _undefined(operator, top, bottom, probes, steps)
+    starts = []
+    for _ in range(probes):
         signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
-        run = _krylov_run(operator, signs.to(operator.device, operator.dtype), steps)
-        taken = len(run.values)
-        products += taken
-        nodes[probe, :taken] = run.values
-        weights[probe, :taken] = run.coefficients[0] ** 2
-        samples[probe] = size * run.first_entry
-        first = first or run
+        starts.append(signs.to(operator.device, operator.dtype))
+    first, pairs = _converged_run(operator, starts[0], steps, max_steps, top, bottom, tolerance)
+    runs = [first, *(_krylov_run(operator, start, steps) for start in starts[1:])]
+    longest = max(len(run.values) for run in runs)
+    nodes, weights = np.full((probes, longest), math.nan), np.zeros((probes, longest))
+    for number, run in enumerate(runs):
+        nodes[number, : len(run.values)] = run.values
+        weights[number, : len(run.values)] = run.coefficients[0] ** 2
+    return Spectrum(
+        *pairs,
+        nodes,
+        weights,
+        torch.stack([run.basis[0] for run in runs]),
+        torch.stack([run.images[0] for run in runs]),
+        1 + sum(len(run.values) for run in runs),
+    )
 
-    pairs = _extremes(first, top, bottom, tolerance)
-    closed = len(first.values) < steps  # the Krylov space has no more eigenpairs to give
-    while not (closed or all(p.converged.all() for p in pairs)) and steps < max_steps:
-        steps = min(2 * steps, max_steps)
-        run = _krylov_run(operator, torch.cat([p.vectors for p in pairs]).sum(0), steps)
-        pairs = _extremes(run, top, bottom, tolerance)
-        closed = len(run.values) < steps
-        products += len(run.values)
 
-    squared_norm = size * float(np.nansum(weights * nodes**2)) / probes  # ||H||_F^2
-    error = math.sqrt(2 * squared_norm / probes)
-    return Spectrum(*pairs, nodes, weights, float(samples.mean()), error, products)
+def leading(
+    operator: CurvatureOperator,
+    start: Tensor,
+    *,
+    top: int,
+    max_steps: int,
+    tolerance: float,
+) -> tuple[Eigenpairs, int]:
+    """The `top` largest eigenpairs from one Lanczos run, and the products that it took.
+
+    `start` (P,) should be rich in them: the sum of good guesses. As in `spectrum`, the run goes on
+    until they have converged, at most `max_steps`. All NaN where the operator or `start` is not
+    finite.
+    """
+    max_steps = min(max_steps, operator.size)
+    if not (torch.isfinite(start).all() and _is_finite(operator)):
+        return padded(np.empty(0), start.unsqueeze(0)[:0], np.empty(0), tolerance, top), 1
+    steps = min(top + 5, max_steps)
+    run, (pairs, _) = _converged_run(operator, start, steps, max_steps, top, 0, tolerance)
+    return pairs, 1 + len(run.values)
+
+
+def outliers(values: np.ndarray) -> tuple[float, float]:
+    """How many of the largest eigenvalues (k,), descending, stand out, and by which factor.
+
+    They end at the widest gap: where lambda_i / lambda_(i+1) is largest among the positive ones. A
+    trained classifier is expected to have about as many as classes, less one (Sagun et al. 2017,
+    Papyan 2020). NaN where there are fewer than two.
+    """
+    positive = values[values > 0]
+    if len(positive) < 2:
+        return math.nan, math.nan
+    ratios = positive[:-1] / positive[1:]
+    widest = int(ratios.argmax())
+    return widest + 1, float(ratios[widest])
 
 
 def padded(
@@ -110,11 +135,19 @@ def padded(
     return Eigenpairs(values, vectors, residuals, residuals < tolerance * np.abs(values))
 
 
-def _undefined(size: int, top: int, bottom: int, probes: int, steps: int) -> Spectrum:
+def _is_finite(operator: CurvatureOperator) -> bool:
+    ones = torch.ones(operator.size, device=operator.device, dtype=operator.dtype)
+    return bool(torch.isfinite(operator.matvec(ones)).all())
+
+
+def _undefined(
+    operator: CurvatureOperator, top: int, bottom: int, probes: int, steps: int
+) -> Spectrum:
     """The spectrum of an operator that is not finite."""
     nodes = np.full((probes, steps), math.nan)
-    pairs = (padded(np.empty(0), torch.empty(0, size), np.empty(0), 0.0, n) for n in (top, bottom))
-    return Spectrum(*pairs, nodes, np.zeros_like(nodes), math.nan, math.nan, 1)
+    none = torch.full((probes, operator.size), math.nan, dtype=operator.dtype)
+    pairs = (padded(np.empty(0), none[:0], np.empty(0), 0.0, n) for n in (top, bottom))
+    return Spectrum(*pairs, nodes, np.zeros_like(nodes), none, none, 1)
 
 
 @dataclass(frozen=True)
@@ -123,17 +156,41 @@ class _KrylovRun:
 
     basis: Tensor  # (m, P), the rows are the columns of Q
     images: Tensor  # (m, P), H times each row of the basis
-    first_entry: float  # of T
     values: np.ndarray  # (m,) eigenvalues of T, ascending
     coefficients: np.ndarray  # (m, m) its eigenvectors, in columns
 
 
-def _krylov_run(operator: CurvatureOperator, start: Tensor, steps: int) -> _KrylovRun:
-    """Lanczos from `start`, its products kept: they give the residuals without any further one."""
+def _converged_run(
+    operator: CurvatureOperator,
+    start: Tensor,
+    steps: int,
+    max_steps: int,
+    top: int,
+    bottom: int,
+    tolerance: float,
+) -> tuple[_KrylovRun, tuple[Eigenpairs, Eigenpairs]]:
+    """A run that goes on until its outermost pairs have converged, or has `max_steps`."""
+    run = _krylov_run(operator, start, steps)
+    pairs = _extremes(run, top, bottom, tolerance)
+    while len(run.values) == steps < max_steps and not all(p.converged.all() for p in pairs):
+        steps = min(steps + max(5, steps // 4), max_steps)
+        run = _krylov_run(operator, start, steps, run.images)
+        pairs = _extremes(run, top, bottom, tolerance)
+    return run, pairs
+
+
+def _krylov_run(
+    operator: CurvatureOperator, start: Tensor, steps: int, known: Sequence[Tensor] = ()
+) -> _KrylovRun:
+    """Lanczos from `start`, its products kept: they give the residuals without any further one.
+
+    `known` are the products of a shorter run from the same start: this one continues it, because
+    it asks for the same ones again before it asks for more.
+    """
     images = []
 
     def matvec(v: Tensor) -> Tensor:
-        images.append(operator.matvec(v))
+        images.append(known[len(images)] if len(images) < len(known) else operator.matvec(v))
         return images[-1]
 
     recording = LambdaOperator(matvec, operator.size, device=operator.device, dtype=operator.dtype)
@@ -142,7 +199,7 @@ def _krylov_run(operator: CurvatureOperator, start: Tensor, steps: int) -> _Kryl
     off = krylov.betas.double().cpu().numpy()[: len(diagonal) - 1]
     values, coefficients = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
     basis = torch.stack(krylov.basis[: len(diagonal)])
-    return _KrylovRun(basis, torch.stack(images), float(diagonal[0]), values, coefficients)
+    return _KrylovRun(basis, torch.stack(images), values, coefficients)
 
 
 def _extremes(

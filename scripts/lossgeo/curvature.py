@@ -1,0 +1,144 @@
+"""What the Hessian of an objective is like at a point: every number that the stage `hessian` keeps.
+
+One kept graph serves the density, the extreme eigenvalues, those in other units of the parameters,
+and the rest that is not Gauss-Newton's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossgeo import gauss_newton, trace
+from lossgeo.directions import filter_scale
+from lossgeo.hessian import hessian_operator, sample_forms, scaled
+from lossgeo.objective import Objective, mean_and_error
+from lossgeo.spectrum import Eigenpairs, Spectrum, leading, outliers, spectrum
+from lossgeo.trace import Estimate
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Eigenpairs, and the standard errors over the samples (k,) of their eigenvalues."""
+
+    pairs: Eigenpairs
+    standard_errors: np.ndarray
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """The curvature of an objective at theta: its Hessian H and its Gauss-Newton matrix G."""
+
+    spectrum: Spectrum  # of H
+    largest: dict[str, Measured]  # by matrix: hessian (H), gauss_newton (G), filter, preconditioned
+    smallest: Measured  # of H
+    cosines: np.ndarray  # (k,) |cos| between G's and H's eigenvectors of the same rank
+    outliers: float  # how many of H's eigenvalues stand out,
+    outlier_gap: float  # and by which factor
+    trace: Estimate  # of H
+    exact: bool  # tr H = tr G, so that no probe was needed
+    gauss_newton_trace: Estimate
+    tensor_traces: list[Estimate]  # of G's diagonal blocks, in the layout's order
+    filter_curvature: Estimate  # E[d'Hd] over filter-normalised directions d
+    effective_rank: Estimate  # of H
+    products: int  # Hessian-vector products; without the samples' forms, about two for each pair
+    gauss_newton_products: int
+
+
+def curvature(
+    objective: Objective,
+    theta: Tensor,
+    *,
+    preconditioner: Tensor | None = None,
+    rest_probes: int,
+    generator: torch.Generator,
+    **settings,
+) -> Curvature:
+    """Eigenvalues, traces and norms of H and G at theta (P,); `settings` are `spectrum.spectrum`'s.
+
+    Beside the largest eigenvalues of H and G, that of D H D with D the filter norms (`filter`:
+    curvature per relative change of filters), and with the diagonal P that an adaptive optimizer
+    divides the gradient by (`preconditioner`, (P,)), that of P^-1/2 H P^-1/2. Each has the standard
+    error of its vector's form v'H_i v over the samples, which is right as long as no other
+    eigenvalue is within a few of them.
+
+    tr H is exact where the network is piecewise affine in each parameter
+    (`gauss_newton.is_piecewise_affine`). Elsewhere only tr G is, and of H - G there is Hutchinson's
+    estimate from `rest_probes` probes, deflated by the known eigenvectors. Errors over the samples
+    are always those of G's traces.
+    """
+    top, tolerance = settings["top"], settings["tolerance"]
+    limits = {"max_steps": settings["max_steps"], "tolerance": tolerance}
+    hessian = hessian_operator(objective, theta)
+    found = spectrum(hessian, generator=generator, **settings)
+    start = found.top.vectors.nan_to_num().sum(0)
+    split = gauss_newton.gauss_newton_operator(objective, theta)
+    split_pairs, split_products = leading(split, start, top=top, **limits)
+    products = found.products
+
+    probes = len(theta) * found.probes
+    forms = sample_forms(
+        objective,
+        theta,
+        torch.cat([found.top.vectors, found.bottom.vectors, trace.deflated_images(found)]),
+        torch.cat([found.top.vectors, found.bottom.vectors, probes]),
+    )
+    of_pairs, of_probes = forms[: -len(probes)], forms[-len(probes) :]
+    largest = {
+        "hessian": Measured(found.top, mean_and_error(of_pairs[:top])[1]),
+        "gauss_newton": Measured(
+            split_pairs,
+            mean_and_error(gauss_newton.sample_forms(objective, theta, split_pairs.vectors))[1],
+        ),
+    }
+    scales = {"filter": filter_scale(theta, objective.layout)}
+    if preconditioner is not None:
+        scales["preconditioned"] = preconditioner.rsqrt()
+    for matrix, scale in scales.items():
+        pairs, spent = leading(scaled(hessian, scale), scale * start, top=1, **limits)
+        each = sample_forms(objective, theta, scale * pairs.vectors)
+        largest[matrix] = Measured(pairs, mean_and_error(each)[1])
+        products += spent
+
+    traces = gauss_newton.sample_traces(objective, theta)
+    of_samples = sum(rows.sum(1) for rows in traces.values())
+    exact = gauss_newton.is_piecewise_affine(objective, theta)
+    gauss_newton_trace = trace.total(traces)
+    curvature_of_filters = trace.filter_curvature(traces, theta, objective.layout)
+    whole_trace = gauss_newton_trace
+    if not exact:
+        _, known = trace.known_pairs(found)
+        rest = trace.difference(hessian, split)
+        spread = trace.filter_spread(theta, objective.layout)
+        rests = [
+            trace.hutchinson(operator, vectors, rest_probes, generator=generator)
+            for operator, vectors in ((rest, known), (scaled(rest, spread), known[:0]))
+        ]
+        whole_trace, curvature_of_filters = (
+            trace.with_rest(estimate, *one)
+            for estimate, one in zip((whole_trace, curvature_of_filters), rests, strict=True)
+        )
+        products += len(known) + 2 * rest_probes
+        split_products += len(known) + 2 * rest_probes
+
+    values, _ = trace.known_pairs(found)
+    products_of_samples = (values.unsqueeze(1) * of_pairs[of_pairs.isfinite().all(1)]).sum(0)
+    products_of_samples += of_probes.mean(0)  # <H, H_i>
+    return Curvature(
+        spectrum=found,
+        largest=largest,
+        smallest=Measured(found.bottom, mean_and_error(of_pairs[top:])[1]),
+        cosines=(split_pairs.vectors * found.top.vectors).sum(1).abs().double().cpu().numpy(),
+        **dict(zip(("outliers", "outlier_gap"), outliers(found.top.values), strict=True)),
+        trace=whole_trace,
+        exact=exact,
+        gauss_newton_trace=gauss_newton_trace,
+        tensor_traces=trace.by_tensor(traces),
+        filter_curvature=curvature_of_filters,
+        effective_rank=trace.effective_rank(
+            whole_trace, of_samples, trace.squared_norm(found), products_of_samples
+        ),
+        products=products,
+        gauss_newton_products=split_products,
+    )

@@ -1,0 +1,149 @@
+"""Traces, norms and effective ranks of the Hessian, with what is known of them exactly."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from hessian_eigenthings import LambdaOperator
+from hessian_eigenthings.operators import CurvatureOperator
+from torch import Tensor
+
+from lossgeo.directions import filter_scale
+from lossgeo.objective import mean_and_error
+from lossgeo.parameters import Layout, unflatten
+from lossgeo.spectrum import Spectrum
+
+
+class Estimate(NamedTuple):
+    """A number, and its standard errors over the samples and over random probes."""
+
+    value: float
+    sample_se: float
+    probe_se: float = 0.0  # 0: no probe was needed
+
+    @property
+    def se(self) -> float:
+        """Both together."""
+        return math.hypot(self.sample_se, self.probe_se)
+
+
+def total(traces: dict[str, Tensor]) -> Estimate:
+    """The trace of all of `gauss_newton.sample_traces`."""
+    return _estimate(sum(rows.sum(1) for rows in traces.values()))
+
+
+def by_tensor(traces: dict[str, Tensor]) -> list[Estimate]:
+    """The trace of each parameter tensor's diagonal block."""
+    return [_estimate(rows.sum(1)) for rows in traces.values()]
+
+
+def filter_spread(theta: Tensor, layout: Layout) -> Tensor:
+    """||w_f|| / sqrt(n_f) of the filter f that each parameter belongs to, (P,); 1-D tensors: 0.
+
+    A filter-normalised direction's filter d_f is uniform on the sphere of radius ||w_f|| in n_f
+    dimensions (`directions.normalize`), so that E[dd'] = S^2 with this as the diagonal of S.
+    """
+    counts = [math.prod(shape[1:]) if len(shape) > 1 else 1 for shape in layout.shapes]
+    sizes = torch.repeat_interleave(
+        torch.tensor(counts, dtype=theta.dtype), torch.tensor(layout.sizes)
+    )
+    return filter_scale(theta, layout) / sizes.to(theta).sqrt()
+
+
+def filter_curvature(traces: dict[str, Tensor], theta: Tensor, layout: Layout) -> Estimate:
+    """E[d'Gd] over filter-normalised random directions d: sum_f ||w_f||^2 / n_f tr G_ff.
+
+    The curvature that random lines and planes show on average, from `gauss_newton.sample_traces`
+    and without a direction drawn.
+    """
+    spread = unflatten(filter_spread(theta, layout).double(), layout)
+    each = sum(
+        traces[name] @ part.flatten(1)[:, 0].square().to(traces[name])
+        for name, part in spread.items()
+        if part.ndim > 1
+    )
+    return _estimate(each)
+
+
+def with_rest(estimate: Estimate, rest: float, rest_se: float) -> Estimate:
+    """`estimate` of a trace of G, and an estimate of that of the rest from random probes."""
+    return Estimate(estimate.value + rest, estimate.sample_se, rest_se)
+
+
+def hutchinson(
+    operator: CurvatureOperator, known: Tensor, probes: int, *, generator: torch.Generator
+) -> tuple[float, float]:
+    """The trace of a symmetric operator A by Rademacher probes, and its standard error over them.
+
+    Deflated by orthonormal vectors `known` (k, P): tr A = sum_q q'Aq + E[z'(I - QQ')A(I - QQ')z]
+    (Hutchinson 1989; Meyer et al. 2021). The nearer they come to A's outer eigenvectors, the less
+    is left to chance. Takes k + `probes` products.
+    """
+    exact = sum(float(q @ operator.matvec(q)) for q in known)
+    samples = np.empty(probes)
+    for number in range(probes):
+        signs = torch.randint(0, 2, (operator.size,), generator=generator) * 2 - 1
+        z = signs.to(operator.device, operator.dtype)
+        z = z - known.T @ (known @ z)
+        samples[number] = float(z @ operator.matvec(z))
+    return exact + samples.mean(), samples.std(ddof=1) / math.sqrt(probes)
+
+
+def difference(a: CurvatureOperator, b: CurvatureOperator) -> LambdaOperator:
+    """A - B."""
+    return LambdaOperator(
+        lambda v: a.matvec(v) - b.matvec(v), a.size, device=a.device, dtype=a.dtype
+    )
+
+
+def known_pairs(spectrum: Spectrum) -> tuple[Tensor, Tensor]:
+    """The Ritz values (k,) float64 and vectors (k, P) of both ends that were found."""
+    ends = (spectrum.top, spectrum.bottom)
+    values = torch.from_numpy(np.concatenate([end.values for end in ends]))
+    found = torch.isfinite(values)
+    return values[found], torch.cat([end.vectors for end in ends])[found.to(spectrum.probes.device)]
+
+
+def deflated_images(spectrum: Spectrum) -> Tensor:
+    """(H - Q Lambda Q')z of each unit probe z, (R, P), with the known pairs Q, Lambda."""
+    values, vectors = known_pairs(spectrum)
+    shares = (spectrum.probes @ vectors.T) * values.to(spectrum.probes)
+    return spectrum.images - shares @ vectors
+
+
+def squared_norm(spectrum: Spectrum) -> tuple[float, float]:
+    """||H||_F^2 and its standard error over the probes, which is too large rather than too small.
+
+    With orthonormal Ritz pairs, ||H||_F^2 = sum_q lambda_q^2 + ||H - Q Lambda Q'||_F^2, because
+    q'Hq = lambda_q, and of what is left each Rademacher probe gives the sample
+    ||(H - Q Lambda Q')z||^2, from a product that is there already. The variance of that is at most
+    2 lambda^2 times its mean, lambda being the eigenvalue of largest size that is left; none is
+    larger than the innermost known ones of the two ends.
+    """
+    values, _ = known_pairs(spectrum)
+    probes, size = spectrum.probes.shape
+    left = size * float(deflated_images(spectrum).double().square().sum(1).mean())
+    edge = max(abs(end.values[-1]) for end in (spectrum.top, spectrum.bottom) if len(end.values))
+    return float(values.square().sum()) + left, math.sqrt(2 * edge**2 * left / probes)
+
+
+def effective_rank(
+    trace: Estimate, sample_traces: Tensor, norm: tuple[float, float], sample_products: Tensor
+) -> Estimate:
+    """tr(H)^2 / ||H||_F^2, the participation ratio of the spectrum, with its standard errors.
+
+    From the `trace`, the traces t_i (N,) of the samples, `squared_norm` and the inner products
+    <H, H_i> (N,). A sample moves the logarithm of the ratio by 2 t_i / tr H - 2 <H, H_i> / ||H||^2
+    (the delta method; on few samples ||H|| is biased upwards, which this does not show).
+    """
+    square, square_se = norm
+    value = trace.value**2 / square if square else math.nan
+    moved = 2 * sample_traces / trace.value - 2 * sample_products.to(sample_traces) / square
+    probe_se = math.hypot(2 * trace.probe_se / trace.value, square_se / square)
+    return Estimate(value, value * float(mean_and_error(moved)[1]), value * probe_se)
+
+
+def _estimate(values: Tensor) -> Estimate:
+    mean, error = mean_and_error(values)
+    return Estimate(float(mean), float(error))
