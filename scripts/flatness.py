@@ -22,9 +22,7 @@ def main(snakemake) -> None:
     settings = config["flatness"]
     identity = probe.run_identity(snapshots)
     seed = identity["seed"]
-    objective = probe.load_objective(
-        snakemake.input.data, config, **config["objective"], seed=seed
-    )
+    objective = probe.load_objective(snakemake.input.data, config, **config["objective"], seed=seed)
     noises = {
         "normalized": (settings["normalization"], np.array(settings["radii"])),
         "elementwise": ("element", np.array(settings["radii"])),
@@ -117,9 +115,7 @@ def before_and_after(objective: Objective, point: Point, settings: Mapping, seed
     if links is None or point.status != "ok":
         status = "not available" if links is None else point.status
         return Group({}, describe(point) | names | {"status": status})
-    thetas = invariance.rescaled_thetas(
-        point.theta, objective, links, settings["rescaling"], seed
-    )
+    thetas = invariance.rescaled_thetas(point.theta, objective, links, settings["rescaling"], seed)
     found = {
         kind: invariance.measures(objective, theta, settings, seed)
         for kind, theta in thetas.items()
