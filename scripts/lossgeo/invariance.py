@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from hessian_eigenthings import lanczos
+from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
 from lossgeo.directions import filter_scale
 from lossgeo.gauss_newton import sample_traces
 from lossgeo.hessian import hessian_operator, sample_forms, scaled
-from lossgeo.numerics import derive_seed, torch_generator
+from lossgeo.numerics import torch_generator
 from lossgeo.objective import Objective, sample_losses
-from lossgeo.parameters import unflatten
 from lossgeo.rescaling import Link, layer_factors, node_factors, rescale
 from lossgeo.sharpness import average_rises, random_directions, worst_case
+from lossgeo.spectrum import leading
+from lossgeo.trace import filter_curvature_of_samples, of_samples
 
 MEASURES = (
     "loss",
@@ -29,7 +30,7 @@ MEASURES = (
 )
 
 TOLERANCE = 0.01  # of a Ritz pair's residual / eigenvalue; the eigenvalue's own error is its square
-STEPS = (12, 25, 50, 100)  # of Lanczos, until the pair has converged
+STEPS = 100  # of Lanczos, until the pair has converged, at most
 
 
 def rescaled_thetas(
@@ -79,12 +80,8 @@ def measures(
         objective, theta, torch.stack([vector, scale * scaled_vector])
     )
     traces = sample_traces(objective, theta)
-    found["trace"] = torch.cat(list(traces.values()), 1).double().sum(1).cpu()
-    found["filter_curvature"] = sum(
-        traces[name].double() @ (w.double().flatten(1).square().mean(1))
-        for name, w in unflatten(theta, objective.layout).items()
-        if w.ndim > 1
-    ).cpu()
+    found["trace"] = of_samples(traces).cpu()
+    found["filter_curvature"] = filter_curvature_of_samples(traces, theta, objective.layout).cpu()
     for name, normalization in (("filter_rise", "filter"), ("element_rise", "element")):
         directions = random_directions(
             objective,
@@ -103,18 +100,9 @@ def measures(
     return found, {name: converged.get(name, True) for name in MEASURES}
 
 
-def _top_vector(operator, seed: int) -> tuple[Tensor, bool]:
+def _top_vector(operator: CurvatureOperator, seed: int) -> tuple[Tensor, bool]:
     """The unit eigenvector (P,) of the largest eigenvalue, and whether it has converged."""
-    for steps in STEPS:
-        pair = lanczos(
-            operator,
-            k=1,
-            max_iter=min(steps, operator.size),
-            tol=TOLERANCE,
-            reorthogonalize=True,
-            which="LA",
-            seed=derive_seed("invariance", seed) % 2**32,
-        )
-        if converged := bool(pair.converged[0]):
-            break
-    return pair.eigenvectors[0], converged
+    generator = torch_generator("invariance", seed)
+    start = torch.randn(operator.size, generator=generator).to(operator.device, operator.dtype)
+    pairs, _ = leading(operator, start, top=1, max_steps=STEPS, tolerance=TOLERANCE)
+    return pairs.vectors[0], bool(pairs.converged[0])
