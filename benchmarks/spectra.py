@@ -13,7 +13,7 @@ from lossgeo.numerics import make_deterministic
 from lossgeo.objective import make_objective
 from lossgeo.parameters import flatten
 from lossgeo.spectrum import spectrum
-from lossgeo.trace import total
+from lossgeo.trace import of_samples
 
 TOP, PROBES, STEPS = 10, 5, 40
 
@@ -42,7 +42,7 @@ def main() -> None:
         theirs = HessianOperator(usual_model(spec, model.state_dict()), batches, batch_loss)
 
         def ours(objective=objective, theta=theta):
-            total(sample_traces(objective, theta))
+            of_samples(sample_traces(objective, theta)).mean()
             return spectrum(
                 hessian_operator(objective, theta),
                 top=TOP,

@@ -102,10 +102,12 @@ def curvature(
         products += spent
 
     traces = gauss_newton.sample_traces(objective, theta)
-    of_samples = sum(rows.sum(1) for rows in traces.values())
+    of_samples = trace.of_samples(traces)
     exact = gauss_newton.is_piecewise_affine(objective, theta)
-    gauss_newton_trace = trace.total(traces)
-    curvature_of_filters = trace.filter_curvature(traces, theta, objective.layout)
+    gauss_newton_trace = trace.estimate(of_samples)
+    curvature_of_filters = trace.estimate(
+        trace.filter_curvature_of_samples(traces, theta, objective.layout)
+    )
     whole_trace = gauss_newton_trace
     if not exact:
         _, known = trace.known_pairs(found)
@@ -116,8 +118,8 @@ def curvature(
             for operator, vectors in ((rest, known), (scaled(rest, spread), known[:0]))
         ]
         whole_trace, curvature_of_filters = (
-            trace.with_rest(estimate, *one)
-            for estimate, one in zip((whole_trace, curvature_of_filters), rests, strict=True)
+            trace.with_rest(of_g, *one)
+            for of_g, one in zip((whole_trace, curvature_of_filters), rests, strict=True)
         )
         products += len(known) + 2 * rest_probes
         split_products += len(known) + 2 * rest_probes

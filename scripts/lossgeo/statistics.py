@@ -1,5 +1,6 @@
 """Intervals over seeds, directions and draws."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -37,3 +38,14 @@ def mean_interval(values: np.ndarray, level: float = 0.95, *, log: bool = False)
         )
     back = np.exp if log else float
     return Interval(float(back(mean)), float(back(low)), float(back(high)), n)
+
+
+def ratio_of_means(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """mean(a) / mean(b) over the last axis of pairs (..., n), and its standard error.
+
+    To first order (the delta method) the ratio R deviates by the mean of (a - R b) / mean(b), whose
+    terms are independent from pair to pair: their s / sqrt(n).
+    """
+    ratio = a.mean(-1) / b.mean(-1)
+    deviations = (a - ratio[..., None] * b) / b.mean(-1)[..., None]
+    return ratio, deviations.std(-1, ddof=1) / math.sqrt(a.shape[-1])

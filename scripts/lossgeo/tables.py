@@ -14,6 +14,7 @@ import pandas as pd
 
 from lossgeo import store
 from lossgeo.geometry import line_geometry, plane_geometry
+from lossgeo.statistics import ratio_of_means
 
 Paths = Sequence[Path | str]
 
@@ -185,23 +186,89 @@ def landscape(paths: Paths, rise: float, persistence: float) -> pd.DataFrame:
 
 
 def flatness(paths: Paths) -> pd.DataFrame:
-    """One row per point of a run and radius of the noise: mean rise over the draws."""
+    """One row per point of a run and radius of the noise: mean rise over the draws.
+
+    Its ratio to r^2 / 2 d'Hd is 1 where the loss is its quadratic. The draws are the same in both,
+    and so paired.
+    """
     rows = []
     for path in paths:
         for point in store.subgroups(path):
-            for noise in ("normalized", "isotropic"):
+            for noise in ("normalized", "elementwise", "isotropic"):
                 group = store.read(path, f"{point}/{noise}")
-                for radius, rises in zip(
-                    group.variables["radius"].values, group.variables["rise"].values, strict=True
-                ):
+                found = {name: variable.values for name, variable in group.variables.items()}
+                draws = len(found["curvature"])
+                for index, radius in enumerate(found["radius"]):
+                    rises = found["rise"][index]
+                    ratio, ratio_se = ratio_of_means(rises, radius**2 / 2 * found["curvature"])
                     rows.append(
                         _run(path)
                         | {"point": point, "status": group.attributes["status"], "noise": noise}
                         | {"normalization": group.attributes["normalization"]}
                         | {"noise_radius": radius, "rise": rises.mean()}
-                        | {"rise_se": rises.std(ddof=1) / np.sqrt(len(rises)), "draws": len(rises)}
+                        | {"rise_se": rises.std(ddof=1) / np.sqrt(draws)}
+                        | {"rise_sample_se": found["rise_sample_se"][index]}
+                        | {"curvature": found["curvature"].mean()}
+                        | {"curvature_se": found["curvature"].std(ddof=1) / np.sqrt(draws)}
+                        | {"curvature_sample_se": float(found["curvature_sample_se"])}
+                        | {"kink_ratio": ratio, "kink_ratio_se": ratio_se}
+                        | {"kink_ratio_sample_se": found["kink_ratio_sample_se"][index]}
+                        | {"draws": draws}
                     )
     return pd.DataFrame(rows)
+
+
+def worst_case(paths: Paths) -> pd.DataFrame:
+    """One row per point of a run and ball around it: the largest rise that was found."""
+    rows = []
+    for path in paths:
+        for point in store.subgroups(path):
+            for ball in ("euclidean", "elementwise"):
+                group = store.read(path, f"{point}/worst/{ball}")
+                found = {name: variable.values for name, variable in group.variables.items()}
+                for index, radius in enumerate(found["radius"]):
+                    best = found["best"][index]
+                    rows.append(
+                        _run(path)
+                        | {"point": point, "status": group.attributes["status"]}
+                        | {"ball": ball, "ball_radius": radius}
+                        | {"worst_rise": found["rise"][index]}
+                        | {"worst_rise_se": found["rise_sample_se"][index]}
+                        | {"first_order": found["first_order"][index]}
+                        | {"gradients": len(best) - 1}
+                        | {"late_gain": best[-1] / best[len(best) // 2] - 1 if best[-1] else 0.0}
+                    )
+    return pd.DataFrame(rows)
+
+
+def invariance(paths: Paths) -> pd.DataFrame:
+    """One row per measure of sharpness and rescaling of a network whose function stays the same."""
+    rows = []
+    for path in paths:
+        for point in store.subgroups(path):
+            if "invariance" not in store.subgroups(path, point):
+                continue
+            group = store.read(path, f"{point}/invariance")
+            status = group.attributes["status"]
+            for index, rescaling in enumerate(("layer", "node"), 1):
+                for measure in group.attributes["measures"].split(","):
+                    row = _run(path) | {"point": point, "status": status}
+                    row |= {"factor": group.attributes["factor"]}
+                    row |= {"rescaling": rescaling, "sharpness": measure}
+                    if status == "ok":
+                        found = {
+                            suffix: group.variables[measure + suffix].values
+                            for suffix in ("", "_se", "_ratio", "_ratio_se", "_converged")
+                        }
+                        row |= {"value": found[""][0], "value_se": found["_se"][0]}
+                        row |= {"rescaled": found[""][index], "rescaled_se": found["_se"][index]}
+                        row |= {"ratio": found["_ratio"][index]}
+                        row |= {"ratio_se": found["_ratio_se"][index]}
+                        row |= {"converged": bool(found["_converged"][[0, index]].all())}
+                    rows.append(row)
+    columns = ("value", "value_se", "rescaled", "rescaled_se", "ratio", "ratio_se", "converged")
+    known = (*MEASURED, "point", "status", "factor", "rescaling", "sharpness")
+    return pd.DataFrame(rows, columns=[*known, *columns])
 
 
 def trajectory(paths: Paths) -> pd.DataFrame:

@@ -28,14 +28,34 @@ class Estimate(NamedTuple):
         return math.hypot(self.sample_se, self.probe_se)
 
 
-def total(traces: dict[str, Tensor]) -> Estimate:
-    """The trace of all of `gauss_newton.sample_traces`."""
-    return _estimate(sum(rows.sum(1) for rows in traces.values()))
+def of_samples(traces: dict[str, Tensor]) -> Tensor:
+    """tr G_i of every sample, (N,), from `gauss_newton.sample_traces`."""
+    return sum(rows.sum(1) for rows in traces.values())
+
+
+def filter_curvature_of_samples(traces: dict[str, Tensor], theta: Tensor, layout: Layout) -> Tensor:
+    """E[d'G_i d] of every sample over filter-normalised random directions d, (N,).
+
+    sum_f ||w_f||^2 / n_f tr (G_i)_ff, from `gauss_newton.sample_traces`: the curvature that random
+    lines and planes show on average, without a direction drawn.
+    """
+    spread = unflatten(filter_spread(theta, layout).double(), layout)
+    return sum(
+        traces[name] @ part.flatten(1)[:, 0].square().to(traces[name])
+        for name, part in spread.items()
+        if part.ndim > 1
+    )
+
+
+def estimate(values: Tensor) -> Estimate:
+    """The mean of values (N,) of samples and its standard error over them."""
+    mean, error = mean_and_error(values)
+    return Estimate(float(mean), float(error))
 
 
 def by_tensor(traces: dict[str, Tensor]) -> list[Estimate]:
     """The trace of each parameter tensor's diagonal block."""
-    return [_estimate(rows.sum(1)) for rows in traces.values()]
+    return [estimate(rows.sum(1)) for rows in traces.values()]
 
 
 def filter_spread(theta: Tensor, layout: Layout) -> Tensor:
@@ -51,24 +71,9 @@ def filter_spread(theta: Tensor, layout: Layout) -> Tensor:
     return filter_scale(theta, layout) / sizes.to(theta).sqrt()
 
 
-def filter_curvature(traces: dict[str, Tensor], theta: Tensor, layout: Layout) -> Estimate:
-    """E[d'Gd] over filter-normalised random directions d: sum_f ||w_f||^2 / n_f tr G_ff.
-
-    The curvature that random lines and planes show on average, from `gauss_newton.sample_traces`
-    and without a direction drawn.
-    """
-    spread = unflatten(filter_spread(theta, layout).double(), layout)
-    each = sum(
-        traces[name] @ part.flatten(1)[:, 0].square().to(traces[name])
-        for name, part in spread.items()
-        if part.ndim > 1
-    )
-    return _estimate(each)
-
-
-def with_rest(estimate: Estimate, rest: float, rest_se: float) -> Estimate:
-    """`estimate` of a trace of G, and an estimate of that of the rest from random probes."""
-    return Estimate(estimate.value + rest, estimate.sample_se, rest_se)
+def with_rest(exact: Estimate, rest: float, rest_se: float) -> Estimate:
+    """A trace of G, and an estimate of that of the rest from random probes, together."""
+    return Estimate(exact.value + rest, exact.sample_se, rest_se)
 
 
 def hutchinson(
@@ -161,8 +166,3 @@ def effective_rank(
     moved = 2 * sample_traces / trace.value - 2 * sample_products.to(sample_traces) / square
     probe_se = math.hypot(2 * trace.probe_se / trace.value, square_se / square)
     return Estimate(value, value * float(mean_and_error(moved)[1]), value * probe_se)
-
-
-def _estimate(values: Tensor) -> Estimate:
-    mean, error = mean_and_error(values)
-    return Estimate(float(mean), float(error))

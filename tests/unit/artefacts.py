@@ -296,25 +296,74 @@ def curvature(values: np.ndarray) -> dict[str, Variable]:
 
 
 def flatness(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
+    """At the last point of a model's first run, also rescaled; cnn-2 cannot be rescaled here."""
     groups = {}
     for point in POINTS:
         status = status_of(model, optimizer, seed, point)
+        gap = 1.0 if status == "ok" else NAN
+        attributes = {"status": status, "step": 20 if status == "ok" else -1}
         for noise, kind, radii in (
             ("normalized", "filter", np.array([0.1, 0.2, 0.4])),
+            ("elementwise", "element", np.array([0.1, 0.2, 0.4])),
             ("isotropic", "none", np.array([0.001])),
         ):
-            rises = radii[:, None] ** 2 * rng.uniform(1, 2, 4) * (1.0 if status == "ok" else NAN)
+            curvature = gap * rng.uniform(1, 2, 4)
+            kinks = 1.25 + radii[:, None] * rng.uniform(0, 1, 4)
             groups[f"{point}/{noise}"] = Group(
                 {
                     "radius": Variable(("radius",), radii, "1", "scale of the noise"),
-                    "rise": Variable(("radius", "draw"), rises, "nats", "rise of the loss"),
+                    "rise": Variable(
+                        ("radius", "draw"),
+                        radii[:, None] ** 2 / 2 * curvature * kinks,
+                        "nats",
+                        "rise of the loss",
+                    ),
+                    "rise_sample_se": Variable(("radius",), gap * 0.1 * radii**2, "nats", "se"),
+                    "curvature": Variable(("draw",), curvature, "nats", "d'Hd"),
+                    "curvature_sample_se": Variable((), np.array(gap * 0.2), "nats", "se"),
+                    "kink_ratio_sample_se": Variable(
+                        ("radius",), gap * np.full(len(radii), 0.03), "1", "se"
+                    ),
                 },
-                {
-                    "status": status,
-                    "step": 20 if status == "ok" else -1,
-                    "normalization": kind,
-                },
+                attributes | {"normalization": kind},
             )
+        for ball, radii in (("euclidean", [0.1, 0.2]), ("elementwise", [0.5, 1.0])):
+            rise = gap * np.array(radii) * rng.uniform(1, 2)
+            groups[f"{point}/worst/{ball}"] = Group(
+                {
+                    "radius": Variable(("radius",), np.array(radii), "1", "of the ball"),
+                    "rise": Variable(("radius",), rise, "nats", "the largest rise"),
+                    "rise_sample_se": Variable(("radius",), 0.1 * rise, "nats", "se"),
+                    "first_order": Variable(("radius",), 0.5 * rise, "nats", "first order"),
+                    "best": Variable(
+                        ("radius", "gradient"),
+                        rise[:, None] * np.array([0.5, 0.75, 0.8, 0.9, 1.0]),
+                        "nats",
+                        "after so many gradients",
+                    ),
+                },
+                attributes | {"steps": 4},
+            )
+    if (optimizer, seed) == ("momentum", 0):
+        attributes |= {"measures": "loss,eigenvalue,worst_asam", "factor": 4.0}
+        if model == "cnn-2":
+            groups["final/invariance"] = Group({}, attributes | {"status": "not available"})
+            return groups
+        variables = {}
+        for name, value, ratios in (
+            ("loss", 0.25, [1.0, 1.0, 1.0]),
+            ("eigenvalue", 8.0, [1.0, 4.5, 3.25]),
+            ("worst_asam", 0.05, [1.0, 1.0, 1.0]),
+        ):
+            for suffix, values, units in (
+                ("", value * np.array(ratios), "nats"),
+                ("_se", 0.1 * value * np.array(ratios), "nats"),
+                ("_ratio", np.array(ratios), "1"),
+                ("_ratio_se", np.array([0.0, 0.125, 0.25]), "1"),
+                ("_converged", np.array([1, 1, name != "eigenvalue"], dtype="int8"), "1"),
+            ):
+                variables[name + suffix] = Variable(("network",), values, units, name)
+        groups["final/invariance"] = Group(variables, attributes)
     return groups
 
 

@@ -29,6 +29,7 @@ FIGURES = {  # and the module that draws them
     "eigenvalues": "spectra",
     "ladder": "spectra",
     "flatness": "flatness",
+    "invariance": "flatness",
     "connectivity": "paths",
     "trajectory": "trajectories",
 }
@@ -241,6 +242,21 @@ def test_seeds_that_are_missing_are_named_one_by_one(tables, artefacts):
     some = changed(tables, "eigenvalues", "eigenvalue", {0: NAN, 2: NAN})
     text = words(draw("eigenvalues", some, artefacts, "architecture"))
     assert "not finite: mlp-4/momentum seeds 0, 2" in text
+
+
+def test_a_model_that_cannot_be_rescaled_is_named_on_the_panel(tables, artefacts):
+    assert "cnn-2: not available" in words(draw("invariance", tables, artefacts, "architecture"))
+
+
+def test_kink_ratios_are_drawn_below_the_rises_with_a_line_at_one(tables, artefacts):
+    """Of mlp-4, one point for each radius: the mean over the seeds."""
+    axis = draw("flatness", tables, artefacts, "architecture").axes[3]
+    rows = tables["flatness"].query("model == 'mlp-4' and optimizer == 'momentum'")
+    rows = rows.query("point == 'final' and noise == 'normalized'")
+    expected = rows.groupby("noise_radius")["kink_ratio"].mean()
+    thick = next(line for line in axis.lines if line.get_label() == "mlp-4")
+    np.testing.assert_allclose(thick.get_ydata(), expected, rtol=1e-12)
+    assert any(set(line.get_ydata()) == {1} for line in axis.lines)
 
 
 @pytest.mark.parametrize("name", ["planes", "surfaces"])

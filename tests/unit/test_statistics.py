@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lossgeo.statistics import mean_interval
+from lossgeo.statistics import mean_interval, ratio_of_means
 
 
 def test_a_t_interval_by_hand():
@@ -81,3 +81,18 @@ def test_what_is_not_finite_is_left_out_and_n_says_so():
 
 def test_equal_values_have_an_interval_of_no_width():
     assert mean_interval(np.array([2.0, 2.0, 2.0])) == (2.0, 2.0, 2.0, 3)
+
+
+def test_the_ratio_of_means_has_the_scatter_of_its_replicates(rng):
+    """a = 3 b + noise: the stated error is the scatter over 4,000 replicates, within 5 %."""
+    b = rng.uniform(1, 3, (4000, 60))
+    a = 3 * b + rng.normal(0, 0.5, b.shape)
+    ratio, error = ratio_of_means(a, b)
+    assert ratio.shape == error.shape == (4000,)
+    assert ratio.mean() == pytest.approx(3.0, abs=4 * ratio.std() / math.sqrt(4000))
+    assert error.mean() == pytest.approx(ratio.std(), rel=0.05)
+
+
+def test_proportional_pairs_have_a_ratio_without_an_error():
+    ratio, error = ratio_of_means(np.array([2.0, 4.0, 8.0]), np.array([1.0, 2.0, 4.0]))
+    assert (ratio, error) == (2.0, 0.0)

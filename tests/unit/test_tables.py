@@ -34,6 +34,8 @@ MAKERS = {
     "ladder": lambda files: tables.ladder(files["ladder"]),
     "landscape": lambda files: tables.landscape(files["landscape"], 0.1, 0.01),
     "flatness": lambda files: tables.flatness(files["flatness"]),
+    "worst_case": lambda files: tables.worst_case(files["flatness"]),
+    "invariance": lambda files: tables.invariance(files["flatness"]),
     "trajectory": lambda files: tables.trajectory(files["trajectory"]),
     "trajectory_path": lambda files: tables.trajectory_path(files["trajectory"]),
     "connectivity": lambda files: tables.connectivity(files["pairs"]),
@@ -67,10 +69,10 @@ def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
     assert set(table.columns) <= set(tables.columns().index)
 
 
-MEASURED = ("eigenvalues", "curvature", "layers", "spectrum", "landscape", "flatness")
+MEASURED = ("eigenvalues", "curvature", "layers", "spectrum", "landscape", "flatness", "worst_case")
 
 
-@pytest.mark.parametrize("name", [*MEASURED, "trajectory", "trajectory_path"])
+@pytest.mark.parametrize("name", [*MEASURED, "invariance", "trajectory", "trajectory_path"])
 def test_every_row_says_on_which_split_and_how_many_samples_it_was_measured(made, name):
     assert (made[name]["split"] == OBJECTIVE["split"]).all()
     assert (made[name]["samples"] == OBJECTIVE["samples"]).all()
@@ -363,7 +365,61 @@ def test_rises_are_means_over_draws_with_their_standard_error(made, artefacts):
     assert row["rise"] == pytest.approx(rises.mean(), rel=1e-14)
     assert row["rise_se"] == pytest.approx(rises.std(ddof=1) / 2, rel=1e-12)
     assert row["draws"] == 4
-    assert set(made["flatness"]["noise"]) == {"normalized", "isotropic"}
+    assert set(made["flatness"]["noise"]) == {"normalized", "elementwise", "isotropic"}
+
+
+def test_the_kink_ratio_is_the_mean_rise_over_its_quadratic(made, artefacts):
+    """A ratio of means over the draws; the error is that of the paired deviations."""
+    row = made["flatness"].query("model == 'mlp-4' and point == 'matched' and seed == 0").iloc[1]
+    stored = store.read(artefacts["flatness"][0], "matched/normalized").variables
+    rises, forms = stored["rise"].values[1], stored["curvature"].values
+    quadratic = 0.2**2 / 2 * forms
+    ratio = rises.mean() / quadratic.mean()
+    deviations = (rises - ratio * quadratic) / quadratic.mean()
+    assert row["curvature"] == pytest.approx(forms.mean(), rel=1e-14)
+    assert row["curvature_se"] == pytest.approx(forms.std(ddof=1) / 2, rel=1e-12)
+    assert row["kink_ratio"] == pytest.approx(ratio, rel=1e-14)
+    assert row["kink_ratio_se"] == pytest.approx(deviations.std(ddof=1) / 2, rel=1e-10)
+    assert row["kink_ratio_sample_se"] == 0.03
+    assert row["curvature_sample_se"] == 0.2
+
+
+def test_a_point_that_was_not_measured_has_neither_a_rise_nor_a_worst_case(made):
+    for name, numbers in (
+        ("flatness", ["rise", "rise_sample_se", "curvature", "kink_ratio", "kink_ratio_se"]),
+        ("worst_case", ["worst_rise", "worst_rise_se", "first_order", "late_gain"]),
+    ):
+        lost = made[name]["status"] != "ok"
+        assert lost.any()
+        assert made[name].loc[lost, numbers].isna().all(axis=None)
+        assert np.isfinite(made[name].loc[~lost, numbers]).all(axis=None)
+
+
+def test_worst_cases_say_how_much_the_last_gradients_added(made, artefacts):
+    row = made["worst_case"].query("point == 'final' and ball == 'elementwise'").iloc[1]
+    stored = store.read(artefacts["flatness"][0], "final/worst/elementwise").variables
+    assert row["ball_radius"] == 1.0
+    assert row["worst_rise"] == stored["rise"].values[1]
+    assert row["worst_rise_se"] == stored["rise_sample_se"].values[1]
+    assert row["gradients"] == 4
+    assert row["late_gain"] == pytest.approx(1.0 / 0.8 - 1, rel=1e-12)
+
+
+def test_the_invariance_of_a_measure_is_its_ratio_after_each_rescaling(made):
+    table = made["invariance"].set_index(["model", "rescaling", "sharpness"])
+    assert len(table) == 3 * 2 * 3
+    row = table.loc[("mlp-4", "node", "eigenvalue")]
+    assert (row["value"], row["rescaled"], row["ratio"]) == (8.0, 26.0, 3.25)
+    assert (row["rescaled_se"], row["ratio_se"]) == (pytest.approx(2.6), 0.25)
+    assert not row["converged"]
+    assert table.loc[("mlp-4", "layer", "eigenvalue"), "converged"]
+    assert table.loc[("mlp-8", "layer", "worst_asam"), "ratio"] == 1.0
+
+
+def test_what_cannot_be_rescaled_says_so_and_has_no_numbers(made):
+    lost = made["invariance"].query("model == 'cnn-2'")
+    assert set(lost["status"]) == {"not available"}
+    assert lost[["value", "rescaled", "ratio", "ratio_se", "converged"]].isna().all(axis=None)
 
 
 def test_null_bands_are_percentiles_of_the_null_trajectories(made, artefacts):

@@ -9,6 +9,7 @@ FIGURES = {
     "eigenvalues": ("spectra", "hessian", ["eigenvalues", "curvature"], None),
     "ladder": ("spectra", "ladder", ["ladder"], None),
     "flatness": ("flatness", "flatness", ["flatness"], None),
+    "invariance": ("flatness", "flatness", ["invariance"], None),
     "connectivity": ("paths", "connectivity", ["connectivity_path"], None),
     "trajectory": ("trajectories", "trajectory", ["trajectory"], "trajectory.h5"),
 }

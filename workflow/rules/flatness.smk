@@ -9,10 +9,12 @@ rule flatness:
     benchmark:
         f"{RESULTS}/benchmarks/flatness/{{model}}/{{optimizer}}/seed{{seed}}.tsv"
     conda:
-        "../../envs/torch.yaml"
+        "../../envs/hessian.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_point_section(wildcards, "flatness"),
+        config=lambda wildcards: get_point_section(
+            wildcards, "flatness", rescaled=is_first_of_model(wildcards, "flatness")
+        ),
         code=lambda wildcards: get_code("flatness.py", wildcards.model),
     message:
         "flatness of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"

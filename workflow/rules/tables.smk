@@ -11,6 +11,8 @@ TABLES = {
         "ladder": get_run_files("ladder.h5", "ladder"),
         "landscape": get_run_files("landscape.h5", "landscape"),
         "flatness": get_run_files("flatness.h5", "flatness"),
+        "worst_case": get_run_files("flatness.h5", "flatness"),
+        "invariance": get_run_files("flatness.h5", "flatness"),
         "trajectory": get_run_files("trajectory.h5", "trajectory"),
         "trajectory_path": get_run_files("trajectory.h5", "trajectory"),
         "connectivity": get_pair_files(),
