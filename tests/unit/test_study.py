@@ -600,6 +600,7 @@ def put(key: str, value):
         ("optimizers/sgd/name", "Sgd", ["optimizers.sgd.name", "'Sgd'", "SGD", "Adam"]),
         ("models/mlp-32/family", "mpl", ["models.mlp-32.family", "'mpl'", "mlp or cnn"]),
         ("models/mlp-32/width", "0", ["models.mlp-32.width", "found 0", "minimum of 1"]),
+        ("models/mlp-32/activation", "tanh", ["models.mlp-32.activation", "'tanh'", "gelu"]),
         ("experiments/optimizer/points", "[last]", ["optimizer.points.0", "'last'"]),
         ("experiments/optimizer/stages", "[hesian]", ["optimizer.stages.0", "'hesian'", "hessian"]),
         ("experiments/optimizer/stages", "[lader]", ["optimizer.stages.0", "'lader'", "ladder"]),

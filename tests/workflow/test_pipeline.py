@@ -15,9 +15,12 @@ TABLES = (
     "eigenvalues",
     "curvature",
     "spectrum",
+    "layers",
     "ladder",
     "landscape",
     "flatness",
+    "worst_case",
+    "invariance",
     "trajectory",
     "trajectory_path",
     "connectivity",
@@ -75,6 +78,22 @@ def test_the_eigenplane_shows_the_eigenvalues(tables):
     assert len(final) == 2
     np.testing.assert_allclose(final["eigenvalue_ratio"], 1, atol=0.01)
     np.testing.assert_allclose(final["cosine"], 0, atol=1e-5)
+
+
+def test_along_its_scaled_eigenvectors_every_eigenplane_has_twice_the_rise_as_curvature(tables):
+    """d'Hd = 2 rise, of ReLU networks too: what the Hessian itself has, without a step."""
+    planes = tables["landscape"].query("surface == 'eigenplane' and status == 'ok'")
+    assert {"mlp-4", "cnn-2", "own"} == set(planes["model"])
+    np.testing.assert_allclose(planes["curvature"], 2 * 0.1, rtol=1e-3)
+    assert (planes["curvature_se"] > 0).all()
+
+
+def test_a_point_that_was_not_reached_has_empty_cells(tables):
+    planes = tables["landscape"].query("status != 'ok'")
+    assert {"diverged", "not reached"} == set(planes["status"])
+    numbers = planes.columns[list(planes.columns).index("index") + 1 :]
+    assert {"evaluated", "minima", "radius_censored", "stencils", "held_out"} <= set(numbers)
+    assert planes[numbers].isna().all(axis=None)
 
 
 def test_every_point_has_a_ladder_of_the_same_subsets(tables):

@@ -27,7 +27,6 @@ from lossgeo.plots.panels import (
     seeds_note,
     title_and_legend,
     with_note,
-    write_on,
 )
 
 NAMES = {  # of the measures, two lines each
@@ -81,7 +80,7 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     _share_limits(axes[0, : len(panels)])
     radius = isotropic["noise_radius"].iloc[0]
     _by_cell(axes[0, -1], isotropic, experiment, "rise", 1e4)
-    axes[0, -1].set(title=f"unnormalised, std {radius:g}", ylabel="rise of the loss (10⁻⁴ nats)")
+    axes[0, -1].set(title=f"unnormalised,\nstd {radius:g}", ylabel="rise of the loss (10⁻⁴ nats)")
     axes[0, -1].tick_params(labelbottom=False)
     _by_cell(axes[1, -1], isotropic, experiment, "kink_ratio", 1.0)
     for axis in axes[1]:
@@ -94,7 +93,7 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         f"At {point}; {kinds}-normalised Gaussian noise. Thick: mean over seeds (of the rise, the "
         "geometric mean); thin: single seeds, bars: standard error over "
         f"{frame['draws'].iloc[0]} directions,\neach both ways. Below: what kinks and higher "
-        "orders add to the curvature (1: nothing). " + seeds_note(frame, style, log=True)
+        "orders add to the curvature (1: nothing). " + seeds_note(frame, style)
     )
     return with_note(figure, style, note)
 
@@ -130,8 +129,15 @@ def invariance(tables: Tables, files: Files, experiment: Mapping, style: Mapping
         axis.set_yticks(range(len(measures)), [NAMES[name] for name in measures])
         axis.grid(axis="y", color="0.93", lw=0.6)
         title_and_legend(axis, title)
-        if lost:
-            write_on(axis, "\n".join(lost))
+        axis.text(  # on the right, where the last measure, which does not move, leaves room
+            0.98,
+            0.02,
+            "\n".join(lost),
+            transform=axis.transAxes,
+            ha="right",
+            fontsize="x-small",
+            color="#B00020",
+        )
     axes[0, 0].invert_yaxis()
     points = ", ".join(in_order(frame["point"]))
     factor = ", ".join(f"{value:g}" for value in frame["factor"].unique())
@@ -184,7 +190,7 @@ def _by_cell(
 def _share_limits(axes: np.ndarray) -> None:
     """One range of y for these panels, that of all that they show."""
     limits = np.array([axis.get_ylim() for axis in axes])
-    if axes[0].get_yscale() == "log":
-        limits = limits[limits[:, 0] > 0]
-    for axis in axes if len(limits) else []:
+    if axes[0].get_yscale() == "log":  # without data the limits are not positive
+        limits = limits[limits[:, 0] > 0] if (limits[:, 0] > 0).any() else np.array([[0.1, 1.0]])
+    for axis in axes:
         axis.set_ylim(limits[:, 0].min(), limits[:, 1].max())
