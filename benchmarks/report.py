@@ -62,9 +62,10 @@ def precision(rows: list[dict]) -> str:
         f"{total('interpolated'):,} others, {100 * total('beyond') / total('interpolated'):.2g} % "
         f"are off by more than `interpolation_error` states for 95 % of them, and on "
         f"{total('exceeded')} of {total('surfaces')} surfaces these are more than 5 %. By model, "
-        f"optimizer and kind of surface, 95 % of them are within {worst['error_95']:.2g} % of the "
-        f"rise or better, all within {worst['error_max']:.2g} %; accuracies are coarser, off by up "
-        f"to {max(float(r['accuracy_max']) for r in rows)}.\n"
+        f"optimizer and kind of surface, 95 % of them are within {worst['error_95']:.2g} % of "
+        f"their rise (or its standard error, where that is larger) or better, all within "
+        f"{worst['error_max']:.2g} %; accuracies are coarser, off by up to "
+        f"{max(float(r['accuracy_max']) for r in rows)}.\n"
     )
 
 
