@@ -2,6 +2,7 @@
 
 import csv
 import platform
+import re
 import statistics
 import sys
 import time
@@ -75,7 +76,7 @@ def compare(
         "agreement": "" if agreement is None else f"{agreement:.0e}",
         "repeats": repeats,
         "samples": samples,
-        "machine": f"{platform.machine()}, one thread, torch {torch.__version__}",
+        "machine": f"{cpu()}, one thread, torch {torch.__version__}",
     }
     print(
         f"{work} against {row['against']}: {row['ratio']} x "
@@ -84,6 +85,14 @@ def compare(
         flush=True,
     )
     return row
+
+
+def cpu() -> str:
+    """The processor by its name where the system tells it, and by its kind."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    instructions = torch.backends.cpu.get_cpu_capability()
+    return f"{names[0] if names else platform.machine()} ({instructions})"
 
 
 def write(script: str, rows: list[dict]) -> None:

@@ -20,14 +20,27 @@ def table(rows: list[dict]) -> str:
     )
 
 
+def kind(row: dict) -> str:
+    """The work without the model that it is done on."""
+    return re.sub(r", [A-Z]+-\d+$", "", row["work"])
+
+
+def machines(rows: list[dict]) -> str:
+    """Where the rows were measured: on one machine, or which work on which."""
+    works: dict[str, dict] = {}
+    for row in rows:
+        works.setdefault(row["machine"], {})[kind(row)] = None
+    first, *others = works
+    return "; ".join([first, *(f"{', '.join(works[other])}: {other}" for other in others)])
+
+
 def agreement(rows: list[dict]) -> str:
     """The largest disagreement of each kind of work with what it was compared with."""
     worst: dict[str, float] = {}
     for row in rows:
         if row["agreement"]:
-            kind = re.sub(r", [A-Z]+-\d+$", "", row["work"])
-            worst[kind] = max(worst.get(kind, 0.0), float(row["agreement"]))
-    parts = [f"{kind}: {value:.0e}" for kind, value in worst.items()]
+            worst[kind(row)] = max(worst.get(kind(row), 0.0), float(row["agreement"]))
+    parts = [f"{work}: {value:.0e}" for work, value in worst.items()]
     return "Largest relative difference from the peer's result, " + "; ".join(parts) + ".\n"
 
 
@@ -64,7 +77,7 @@ def main() -> None:
     with open(HERE / "scaling.csv", newline="") as file:
         large = list(csv.DictReader(file))[-1]
     text = (
-        f"Medians of alternating runs, range in brackets; {rows[0]['machine']}.\n\n"
+        f"Medians of alternating runs, range in brackets; {machines(rows)}.\n\n"
         f"{table(rows)}\n{agreement(rows)}"
         f"A multilevel plane of {large['points']} points of CNN-64 on {large['samples']} samples "
         f"takes {float(large['seconds']):.0f} s and {large['peak_mb']} MB at most.\n\n"

@@ -89,6 +89,7 @@ def main() -> None:
                     ours,
                     lambda m=usual, o=loader: projected_ascent(m, o, RADIUS, STEPS),
                     samples=samples,
+                    repeats=5 if name == "MLP-128" else 3,
                 )
             )
     write("sharpness", rows)

@@ -165,6 +165,7 @@ def setting(request) -> Setting:
     return Setting(request.param)
 
 
+@pytest.mark.kernels
 def test_a_product_is_the_dense_matrix_times_the_vector(setting, generator):
     operator = gauss_newton_operator(setting.objective, setting.theta)
     v = torch.randn(len(setting.theta), generator=generator, dtype=torch.float64)
@@ -196,6 +197,7 @@ def test_where_a_network_is_piecewise_affine_the_hessians_diagonal_is_the_gauss_
     assert is_piecewise_affine(setting.objective, setting.theta) == setting.affine
 
 
+@pytest.mark.kernels
 def test_traces_in_single_precision_agree_with_double():
     exact = sample_traces(Setting("cnn").objective, Setting("cnn").theta)
     narrow = Setting("cnn", torch.float32)

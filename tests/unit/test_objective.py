@@ -300,9 +300,11 @@ def probe_ladder(case, d, generator):
 
 
 def probe_flatness(case, d, generator):
-    sharpness.average_rise(
-        case.objective, case.theta, np.array([0.1]), "filter", 2, generator=generator
+    noises = sharpness.random_directions(
+        case.objective, case.theta, "filter", 2, generator=generator
     )
+    sharpness.average_rises(case.objective, case.theta, noises, [0.1])
+    sharpness.worst_case(case.objective, case.theta, [0.1], 2)
 
 
 def probe_path(case, d, generator):

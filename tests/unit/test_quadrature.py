@@ -180,6 +180,5 @@ def test_a_single_node_is_a_gaussian():
 def test_nodes_that_were_not_reached_do_not_count():
     grid = np.linspace(-5, 5, 1001)
     nodes, weights = np.array([[0.0, math.nan]]), np.array([[1.0, 0.0]])
-    np.testing.assert_array_equal(
-        density(nodes, weights, grid, 0.4), density(np.zeros((1, 1)), np.ones((1, 1)), grid, 0.4)
-    )
+    alone = density(np.zeros((1, 1)), np.ones((1, 1)), grid, 0.4)
+    np.testing.assert_allclose(density(nodes, weights, grid, 0.4), alone, rtol=1e-13)

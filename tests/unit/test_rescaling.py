@@ -48,6 +48,7 @@ def logits(model, theta, x):
     return functional_call(model, unflatten(theta, layout_of(model)), (x,))
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("kind", ["layer", "node"])
 @pytest.mark.parametrize("name", RESCALABLE)
 def test_a_rescaled_network_computes_the_same_function(name, kind, generator):

@@ -52,6 +52,7 @@ def softmax_regression(generator: torch.Generator, steps: int):
     return objective, theta
 
 
+@pytest.mark.kernels
 def test_each_rise_is_the_mean_of_the_loss_on_both_sides_minus_the_loss(case):
     found = rises(case, "filter", 3, (0.1, 0.5))
     assert found.shape == (2, 3, len(case.targets))
@@ -137,6 +138,7 @@ def test_the_mean_rise_under_isotropic_noise_is_half_the_trace(mlp):
     assert abs(found.mean() - exact) < 4 * error
 
 
+@pytest.mark.kernels
 def test_one_draw_serves_all_radii(mlp):
     """Rises at two radii are along the same directions."""
     both = rises(mlp, "filter", 3, (0.1, 0.3))
@@ -201,7 +203,8 @@ def test_the_ascent_finds_the_maximum_of_a_quadratic_in_a_ball(radius, lowest, r
     )
     exact = largest_in_ball(g, h, radius)
     assert float(values) == pytest.approx(exact, rel=1e-6)
-    assert float(values) <= exact * (1 + 1e-12), "a lower bound of the maximum"
+    # in the widest ball mu is so near to an eigenvalue that 1e-12 of ||u|| is lost
+    assert float(values) <= exact * (1 + 1e-10), "a lower bound of the maximum"
     assert best[-1] == float(values)
     assert (np.diff(best) >= 0).all()
 

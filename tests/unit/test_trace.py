@@ -46,6 +46,7 @@ def test_the_trace_of_a_piecewise_affine_network_is_the_hessians_and_has_its_err
     assert found.probe_se == 0
 
 
+@pytest.mark.kernels
 def test_tensors_share_the_trace(case):
     traces = sample_traces(case.objective, case.theta)
     parts = trace.by_tensor(traces)
