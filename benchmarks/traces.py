@@ -24,7 +24,7 @@ from lossgeo.models import build
 from lossgeo.numerics import make_deterministic
 from lossgeo.objective import make_objective
 from lossgeo.parameters import flatten
-from lossgeo.trace import Estimate, total
+from lossgeo.trace import Estimate, estimate, of_samples
 
 ERROR = 0.01
 PROBES = 100  # that measure the spread of one
@@ -35,7 +35,7 @@ PASSES = 1 + CLASSES  # of ours: one forward, and one backward for each class
 
 
 class Products:
-    """Our products in the clothes of a curvlinops operator, to find out quickly what it needs."""
+    """Our products as an operator of curvlinops, to find out quickly what it needs."""
 
     def __init__(self, operator: LambdaOperator) -> None:
         self.operator = operator
@@ -52,11 +52,11 @@ def batch_loss(model: nn.Module, batch: tuple) -> torch.Tensor:
     return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
 
-def enough(estimate: Callable, products: Products, exact: float) -> int:
-    """The first of NUMBERS with which `estimate` is off by ERROR at most."""
+def enough(method: Callable, products: Products, exact: float) -> int:
+    """The first of NUMBERS with which `method` is off by ERROR at most."""
     for number in NUMBERS:
         torch.manual_seed(0)
-        found = np.array([float(estimate(products, number)) for _ in range(SEEDS)])
+        found = np.array([float(method(products, number)) for _ in range(SEEDS)])
         error = float(np.sqrt(np.mean((found / exact - 1) ** 2)))
         print(f"{estimate.__name__}, {number} products: off by {100 * error:.2g} %", flush=True)
         if error <= ERROR:
@@ -106,7 +106,7 @@ def main() -> None:
             return usual_model(spec, model.state_dict()).eval()
 
         def ours(objective=objective, theta=theta) -> Estimate:
-            return total(sample_traces(objective, theta))
+            return estimate(of_samples(sample_traces(objective, theta)))
 
         exact = ours().value
         products = Products(hessian_operator(objective, theta))
