@@ -58,10 +58,10 @@ def enough(method: Callable, products: Products, exact: float) -> int:
         torch.manual_seed(0)
         found = np.array([float(method(products, number)) for _ in range(SEEDS)])
         error = float(np.sqrt(np.mean((found / exact - 1) ** 2)))
-        print(f"{estimate.__name__}, {number} products: off by {100 * error:.2g} %", flush=True)
+        print(f"{method.__name__}, {number} products: off by {100 * error:.2g} %", flush=True)
         if error <= ERROR:
             return number
-    raise SystemExit(f"{estimate.__name__} has not come within {ERROR} in {number} products")
+    raise SystemExit(f"{method.__name__} has not come within {ERROR} in {number} products")
 
 
 def sequential(model: nn.Module) -> nn.Sequential:
@@ -145,12 +145,12 @@ def main() -> None:
         linear = HessianLinearOperator(
             net, nn.CrossEntropyLoss(), list(net.parameters()), batches, check_deterministic=False
         )
-        for title, estimate in (("Hutch++", hutchpp_trace), ("XTrace", xtrace)):
-            number = enough(estimate, products, exact)
+        for title, method in (("Hutch++", hutchpp_trace), ("XTrace", xtrace)):
+            number = enough(method, products, exact)
             rows.append(
                 row(
                     f"curvlinops, {title}: {number} products against {PASSES} passes",
-                    theirs=partial(estimate, linear, TIMED),
+                    theirs=partial(method, linear, TIMED),
                     share=TIMED / number,
                     parts="products",
                 )
