@@ -1,7 +1,7 @@
 """What the Hessian of an objective is like at a point: every number that the stage `hessian` keeps.
 
-One kept graph serves the density, the extreme eigenvalues, those in other units of the parameters,
-and the rest that is not Gauss-Newton's.
+One kept graph of the Hessian serves the density, the extreme eigenvalues and those in other units
+of the parameters; it is let go before that of the Gauss-Newton matrix is built.
 """
 
 from dataclasses import dataclass, replace
@@ -16,6 +16,8 @@ from lossgeo.hessian import hessian_operator, sample_forms, scaled
 from lossgeo.objective import Objective, mean_and_error
 from lossgeo.spectrum import Eigenpairs, Spectrum, leading, outliers, spectrum
 from lossgeo.trace import Estimate
+
+RANDOM_SHARE = 0.3  # of a probe in the start from known vectors, for what these may lack
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Curvature:
     tensor_traces: list[Estimate]  # of G's diagonal blocks, in the layout's order
     filter_curvature: Estimate  # E[d'Hd] over filter-normalised directions d
     effective_rank: Estimate  # of H
-    products: int  # Hessian-vector products; without the samples' forms, about two for each pair
+    products: int  # Hessian-vector products, without those that the samples' forms take
     gauss_newton_products: int
 
 
@@ -65,9 +67,9 @@ def curvature(
 
     tr H is exact where the network is piecewise affine in each parameter
     (`gauss_newton.is_piecewise_affine`). Elsewhere only tr G is, and of H - G there is Hutchinson's
-    estimate from `rest_probes` probes, deflated by the known eigenvectors. Errors over the samples
-    are always those of G's traces.
+    estimate from `rest_probes` probes, of every sample, so that errors over the samples have it.
     """
+    theta = theta.to(objective.device, objective.dtype)
     if not torch.isfinite(theta).all():  # everything is NaN then, on one sample too
         inputs, targets = objective.blocks[0]
         objective = replace(objective, blocks=((inputs[:1], targets[:1]),))
@@ -76,9 +78,24 @@ def curvature(
     hessian = hessian_operator(objective, theta)
     found = spectrum(hessian, generator=generator, **settings)
     start = found.top.vectors.nan_to_num().sum(0)
-    split = gauss_newton.gauss_newton_operator(objective, theta)
-    split_pairs, split_products = leading(split, start, top=top, **limits)
+    start = start / start.norm() + RANDOM_SHARE * found.probes[0]
+    largest = {}
     products = found.products
+    scales = {"filter": filter_scale(theta, objective.layout)}
+    if preconditioner is not None:
+        scales["preconditioned"] = preconditioner.to(theta).rsqrt()
+    for matrix, scale in scales.items():
+        pairs, spent = leading(scaled(hessian, scale), scale * start, top=1, **limits)
+        each = sample_forms(objective, theta, scale * pairs.vectors)
+        largest[matrix] = Measured(pairs, mean_and_error(each)[1])
+        products += spent
+    del hessian  # its graph is as large as the next one
+
+    split, split_products = leading(
+        gauss_newton.gauss_newton_operator(objective, theta), start, top=top, **limits
+    )
+    each = gauss_newton.sample_forms(objective, theta, split.vectors)
+    largest["gauss_newton"] = Measured(split, mean_and_error(each)[1])
 
     probes = len(theta) * found.probes
     forms = sample_forms(
@@ -88,58 +105,40 @@ def curvature(
         torch.cat([found.top.vectors, found.bottom.vectors, probes]),
     )
     of_pairs, of_probes = forms[: -len(probes)], forms[-len(probes) :]
-    largest = {
-        "hessian": Measured(found.top, mean_and_error(of_pairs[:top])[1]),
-        "gauss_newton": Measured(
-            split_pairs,
-            mean_and_error(gauss_newton.sample_forms(objective, theta, split_pairs.vectors))[1],
-        ),
-    }
-    scales = {"filter": filter_scale(theta, objective.layout)}
-    if preconditioner is not None:
-        scales["preconditioned"] = preconditioner.rsqrt()
-    for matrix, scale in scales.items():
-        pairs, spent = leading(scaled(hessian, scale), scale * start, top=1, **limits)
-        each = sample_forms(objective, theta, scale * pairs.vectors)
-        largest[matrix] = Measured(pairs, mean_and_error(each)[1])
-        products += spent
-
-    traces = gauss_newton.sample_traces(objective, theta)
-    of_samples = trace.of_samples(traces)
-    exact = gauss_newton.is_piecewise_affine(objective, theta)
-    gauss_newton_trace = trace.estimate(of_samples)
-    curvature_of_filters = trace.estimate(
-        trace.filter_curvature_of_samples(traces, theta, objective.layout)
-    )
-    whole_trace = gauss_newton_trace
-    if not exact:
-        _, known = trace.known_pairs(found)
-        rest = trace.difference(hessian, split)
-        spread = trace.filter_spread(theta, objective.layout)
-        rests = [
-            trace.hutchinson(operator, vectors, rest_probes, generator=generator)
-            for operator, vectors in ((rest, known), (scaled(rest, spread), known[:0]))
-        ]
-        whole_trace, curvature_of_filters = (
-            trace.with_rest(of_g, *one)
-            for of_g, one in zip((whole_trace, curvature_of_filters), rests, strict=True)
-        )
-        products += len(known) + 2 * rest_probes
-        split_products += len(known) + 2 * rest_probes
-
+    largest["hessian"] = Measured(found.top, mean_and_error(of_pairs[:top])[1])
     values, _ = trace.known_pairs(found)
     of_products = values @ of_pairs[trace.known(found)] + of_probes.mean(0)  # <H, H_i>
+
+    traces = gauss_newton.sample_traces(objective, theta)
+    of_samples = trace.of_samples(traces).cpu()
+    of_filters = trace.filter_curvature_of_samples(traces, theta, objective.layout).cpu()
+    exact = gauss_newton.is_piecewise_affine(objective, theta)
+    gauss_newton_trace = whole_trace = trace.estimate(of_samples)
+    filter_curvature = trace.estimate(of_filters)
+    if not exact:
+        signs = torch.randint(0, 2, (rest_probes, len(theta)), generator=generator) * 2 - 1
+        spread = trace.filter_spread(theta, objective.layout)
+        rest, rest_of_filters = (
+            trace.rest_of_samples(objective, theta, scale * signs.to(theta))
+            for scale in (torch.ones_like(theta), spread)
+        )
+        whole_trace = trace.with_rest(of_samples, rest)
+        filter_curvature = trace.with_rest(of_filters, rest_of_filters)
+        of_samples = of_samples + rest.mean(0)
+    good = np.cumprod(found.top.converged).astype(bool)  # what has not converged errs inwards
+    count, gap = outliers(found.top.values[good])
     return Curvature(
         spectrum=found,
         largest=largest,
         smallest=Measured(found.bottom, mean_and_error(of_pairs[top:])[1]),
-        cosines=(split_pairs.vectors * found.top.vectors).sum(1).abs().double().cpu().numpy(),
-        **dict(zip(("outliers", "outlier_gap"), outliers(found.top.values), strict=True)),
+        cosines=(split.vectors * found.top.vectors).sum(1).abs().double().cpu().numpy(),
+        outliers=count,
+        outlier_gap=gap,
         trace=whole_trace,
         exact=exact,
         gauss_newton_trace=gauss_newton_trace,
         tensor_traces=trace.by_tensor(traces),
-        filter_curvature=curvature_of_filters,
+        filter_curvature=filter_curvature,
         effective_rank=trace.effective_rank(
             whole_trace, of_samples, trace.squared_norm(found), of_products
         ),

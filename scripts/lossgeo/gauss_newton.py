@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn import functional
 
-from lossgeo.convolution import FastDoubleBackward
+from lossgeo.hessian import twice_differentiable
 from lossgeo.models import in_memory_format
 from lossgeo.objective import Objective, leaves_of
 from lossgeo.parameters import Layout, join, unflatten
@@ -58,14 +58,16 @@ def sample_forms(objective: Objective, theta: Tensor, vectors: Tensor) -> Tensor
     As `hessian.sample_forms`, for G: the variance under p of the rates J v at which logits change.
     """
     leaves = leaves_of(objective, theta)
+    vectors = vectors.to(objective.device, objective.dtype)
     forms = torch.empty(len(vectors), objective.samples, dtype=torch.float64)
     at = 0
     for inputs, targets in objective.blocks:
         push = _pushforward(objective, leaves, inputs)
+        p = push.probabilities.double()
         for form, v in zip(forms, vectors, strict=True):
             pushed = push.along(v, objective.layout).double()
-            p = push.probabilities.double()
-            form[at : at + len(targets)] = (p * pushed**2).sum(1) - (p * pushed).sum(1) ** 2
+            centred = pushed - (p * pushed).sum(1, keepdim=True)
+            form[at : at + len(targets)] = (p * centred.square()).sum(1)
         at += len(targets)
     return forms
 
@@ -139,7 +141,7 @@ class _Pushforward(NamedTuple):
 
 def _pushforward(objective: Objective, leaves: dict[str, Tensor], inputs: Tensor) -> _Pushforward:
     inputs = in_memory_format(inputs, torch.contiguous_format)
-    with FastDoubleBackward():
+    with twice_differentiable():
         logits = functional_call(objective.model, leaves, (inputs,))
     u = torch.zeros_like(logits, requires_grad=True)
     pulled = torch.autograd.grad(
@@ -164,8 +166,10 @@ SELECTING = frozenset(
         "AvgPool2D",
         "AvgPool3D",
         "Cat",
+        "Clamp",
         "Clone",
         "ConstantPadNd",
+        "Cumsum",
         "Expand",
         "Flip",
         "Gather",
@@ -174,6 +178,7 @@ SELECTING = frozenset(
         "IndexSelect",
         "LeakyRelu",
         "Max",
+        "MaskedFill",
         "MaxPool2DWithIndices",
         "MaxPool3DWithIndices",
         "Maximum",
@@ -187,6 +192,7 @@ SELECTING = frozenset(
         "ReplicationPad2D",
         "ReshapeAlias",
         "Roll",
+        "Rsub",
         "Select",
         "Slice",
         "Split",
@@ -264,8 +270,9 @@ def _joint_dependencies(node, sources: list[frozenset | None]) -> frozenset | No
 def _known_layers(objective: Objective, leaves: dict[str, Tensor]) -> dict[str, nn.Module]:
     """Name -> linear and convolution layers whose gradients of single samples are outer products.
 
-    They share their parameters with nothing, are called once, on inputs whose first axis counts
-    the samples (tried with one sample and with two) and which nothing overwrites later.
+    They share their parameters with nothing, and nothing else reads these; they are called once,
+    on inputs whose first axis counts the samples (tried with one sample and with two) and which
+    nothing overwrites later.
     """
     owners = Counter(id(p) for _, p in objective.model.named_parameters(remove_duplicate=False))
     candidates = {
@@ -273,19 +280,38 @@ def _known_layers(objective: Objective, leaves: dict[str, Tensor]) -> dict[str, 
         for name, module in objective.model.named_modules()
         if (type(module) is nn.Linear or (type(module) is nn.Conv2d and _is_plain(module)))
         and all(owners[id(p)] == 1 for p in module.parameters())
+        and {part for part, _ in module.named_parameters()} <= {"weight", "bias"}
     }
     inputs = objective.blocks[0][0]
     for samples in (1, min(2, len(inputs))):
         with _recorded(candidates) as calls:
-            functional_call(objective.model, leaves, (inputs[:samples],))
+            logits = functional_call(objective.model, leaves, (inputs[:samples],))
+        uses = _uses(logits.grad_fn)
         candidates = {
             name: layer
             for name, layer in candidates.items()
             if len(calls[name]) == 1
             and len(calls[name][0].input) == samples
             and calls[name][0].input._version == calls[name][0].version
+            and all(uses[leaves[f"{name}.{part}"]] <= 1 for part, _ in layer.named_parameters())
         }
     return candidates
+
+
+def _uses(output) -> Counter[Tensor]:
+    """How many of the operations that lead to a node of autograd's graph take each leaf."""
+    seen, waiting, uses = set(), [output], Counter()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for source, _ in node.next_functions:
+            if type(source).__name__ == "AccumulateGrad":
+                uses[source.variable] += 1
+            else:
+                waiting.append(source)
+    return uses
 
 
 def _is_plain(layer: nn.Conv2d) -> bool:
@@ -308,13 +334,16 @@ def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[_Call]]]:
     calls: dict[str, list[_Call]] = {name: [] for name in layers}
 
     def note(name: str):
-        def hook(module, inputs, output):
-            calls[name].append(_Call(inputs[0].detach(), inputs[0]._version, output))
+        def hook(module, inputs, named, output):
+            x = inputs[0] if inputs else named["input"]
+            calls[name].append(_Call(x.detach(), x._version, output))
             return output.clone()
 
         return hook
 
-    handles = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    handles = [
+        layer.register_forward_hook(note(name), with_kwargs=True) for name, layer in layers.items()
+    ]
     try:
         yield calls
     finally:
@@ -391,4 +420,8 @@ def _rows_of_others(
                 rows[name] = rows[name] + squares if name in rows else squares
         return rows
 
-    return vmap(rows_of, chunk_size=CHUNK)(inputs)
+    try:
+        return vmap(rows_of, chunk_size=CHUNK)(inputs)
+    except RuntimeError:  # an operation that torch cannot do for many samples at once
+        rows = [rows_of(x) for x in inputs]
+        return {name: torch.stack([row[name] for row in rows]) for name in others}

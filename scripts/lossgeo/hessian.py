@@ -1,11 +1,13 @@
 """The Hessian of an objective and its gradient, as products: nothing of size P x P is ever made."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from hessian_eigenthings import LambdaOperator
 from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossgeo.convolution import FastDoubleBackward
 from lossgeo.models import in_memory_format
@@ -67,7 +69,8 @@ def sample_forms(
     derivative by s is what is asked for: about the cost of two products with H for each vector.
     """
     leaves = leaves_of(objective, theta)
-    others = vectors if others is None else others
+    vectors = vectors.to(objective.device, objective.dtype)
+    others = vectors if others is None else others.to(vectors)
     forms = torch.empty(len(vectors), objective.samples, dtype=torch.float64)
     at = 0
     for inputs, targets in objective.blocks:
@@ -94,6 +97,17 @@ def scaled(operator: CurvatureOperator, scale: Tensor) -> LambdaOperator:
         device=operator.device,
         dtype=operator.dtype,
     )
+
+
+@contextmanager
+def twice_differentiable() -> Iterator[None]:
+    """A context for forward passes whose gradients are to be differentiated again.
+
+    Convolutions are those of `convolution`; attention is computed step by step, because torch has
+    no second derivative of its fused kernels.
+    """
+    with FastDoubleBackward(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 def gradient(objective: Objective, theta: Tensor) -> Tensor:
@@ -128,7 +142,7 @@ def _gradient_parts(
 ) -> dict[str, Tensor]:
     """A block's share of grad L, with its graph; only the parts that depend on theta."""
     inputs = in_memory_format(inputs, torch.contiguous_format)
-    with FastDoubleBackward():
+    with twice_differentiable():
         loss = loss_of_block(objective, leaves, inputs, targets, weights)
     parts = torch.autograd.grad(
         loss, tuple(leaves.values()), create_graph=True, materialize_grads=True

@@ -23,7 +23,7 @@ from lossgeo.spectrum import Eigenpairs, padded
 
 FEWER = 8  # an importance sample is this part of the samples,
 FEWEST = 500  # but not smaller than this
-GUARDS = 2  # at most so many pairs are sought beside the wanted, lest some have changed places:
+GUARDS = 2  # at most so many pairs are sought beside the wanted in case some have changed places:
 CLOSE = 0.2  # those whose eigenvalues are not lower than the last wanted by more than this part
 PASSES = 12  # over all samples; what has not converged by then says so
 CORRECTION_STEPS = 12  # of conjugate gradients on the importance sample, for one correction,
@@ -59,7 +59,7 @@ def leading_eigenpairs(
     """
     size = objective.layout.size
     theta = theta.to(objective.device, objective.dtype)
-    nothing = padded(np.empty(0), torch.empty(0, size), np.empty(0), tolerance, top)
+    nothing = padded(np.empty(0), theta.new_empty(0, size), np.empty(0), tolerance, top)
     if not torch.isfinite(theta).all():
         return Leading(nothing, 0, 0, 0)
     losses = sample_losses(objective, theta)[0]

@@ -23,7 +23,8 @@ from lossgeo.parameters import Layout, layout_of, unflatten
 class Objective:
     """A model in evaluation mode and N samples, cut into blocks that fit the CPU's cache.
 
-    The model is a mould: its own parameters are never read or written, theta is put in their place.
+    The model is a template: its own parameters are never read or written, theta is put in their
+    place.
     """
 
     model: nn.Module
@@ -77,8 +78,8 @@ def make_objective(
             inputs.to(device, dtype).split(block), targets.to(device).split(block), strict=True
         )
     )
-    mould = model.to(device=device, dtype=dtype, memory_format=layout_in_memory)
-    return Objective(mould.eval(), layout_of(model), blocks)
+    template = model.to(device=device, dtype=dtype, memory_format=layout_in_memory)
+    return Objective(template.eval(), layout_of(model), blocks)
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

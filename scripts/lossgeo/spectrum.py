@@ -66,24 +66,31 @@ def spectrum(
         raise ValueError(f"{top} + {bottom} eigenpairs wanted from {steps} Lanczos steps")
     if not _is_finite(operator):
         return _undefined(operator, top, bottom, probes, steps)
-    starts = []
+    pairs, quadratures = None, []
     for _ in range(probes):
         signs = torch.randint(0, 2, (size,), generator=generator) * 2 - 1
-        starts.append(signs.to(operator.device, operator.dtype))
-    first, pairs = _converged_run(operator, starts[0], steps, max_steps, top, bottom, tolerance)
-    runs = [first, *(_krylov_run(operator, start, steps) for start in starts[1:])]
-    longest = max(len(run.values) for run in runs)
+        start = signs.to(operator.device, operator.dtype)
+        if pairs is None:
+            run, pairs = _converged_run(operator, start, steps, max_steps, top, bottom, tolerance)
+        else:
+            run = _krylov_run(operator, start, steps)
+        if not len(run.values):
+            return _undefined(operator, top, bottom, probes, steps)
+        first = run.basis[0].clone(), run.images[0].clone()  # the rest need not be kept
+        quadratures.append((run.values, run.coefficients[0] ** 2, *first))
+        del run
+    longest = max(len(values) for values, *_ in quadratures)
     nodes, weights = np.full((probes, longest), math.nan), np.zeros((probes, longest))
-    for number, run in enumerate(runs):
-        nodes[number, : len(run.values)] = run.values
-        weights[number, : len(run.values)] = run.coefficients[0] ** 2
+    for number, (values, shares, *_) in enumerate(quadratures):
+        nodes[number, : len(values)] = values
+        weights[number, : len(values)] = shares
     return Spectrum(
         *pairs,
         nodes,
         weights,
-        torch.stack([run.basis[0] for run in runs]),
-        torch.stack([run.images[0] for run in runs]),
-        1 + sum(len(run.values) for run in runs),
+        torch.stack([start for *_, start, _ in quadratures]),
+        torch.stack([image for *_, image in quadratures]),
+        1 + sum(len(values) for values, *_ in quadratures),
     )
 
 
@@ -97,9 +104,10 @@ def leading(
 ) -> tuple[Eigenpairs, int]:
     """The `top` largest eigenpairs from one Lanczos run, and the products that it took.
 
-    `start` (P,) should be rich in them: the sum of good guesses. As in `spectrum`, the run goes on
-    until they have converged, at most `max_steps`. All NaN where the operator or `start` is not
-    finite.
+    `start` (P,) should be rich in them, but not only: the sum of good guesses and a share of a
+    random vector, without which what the guesses lack is never found. As in `spectrum`, the run
+    goes on until they have converged, at most `max_steps`. All NaN where the operator or `start` is
+    not finite.
     """
     max_steps = min(max_steps, operator.size)
     if not (torch.isfinite(start).all() and _is_finite(operator)):
@@ -173,8 +181,9 @@ def _converged_run(
     run = _krylov_run(operator, start, steps)
     pairs = _extremes(run, top, bottom, tolerance)
     while len(run.values) == steps < max_steps and not all(p.converged.all() for p in pairs):
-        steps = min(steps + max(5, steps // 4), max_steps)
-        run = _krylov_run(operator, start, steps, run.images)
+        steps, images = min(steps + max(5, steps // 4), max_steps), run.images
+        del run  # its basis is as large as its images
+        run = _krylov_run(operator, start, steps, images)
         pairs = _extremes(run, top, bottom, tolerance)
     return run, pairs
 
@@ -185,7 +194,8 @@ def _krylov_run(
     """Lanczos from `start`, its products kept: they give the residuals without any further one.
 
     `known` are the products of a shorter run from the same start: this one continues it, because
-    it asks for the same ones again before it asks for more.
+    it asks for the same ones again before it asks for more. A run whose numbers are not finite is
+    empty.
     """
     images = []
 
@@ -197,6 +207,9 @@ def _krylov_run(
     krylov = lanczos_tridiagonal(recording, start, steps)
     diagonal = krylov.alphas.double().cpu().numpy()
     off = krylov.betas.double().cpu().numpy()[: len(diagonal) - 1]
+    if not (np.isfinite(diagonal).all() and np.isfinite(off).all()):  # squares have overflowed
+        nothing = start.unsqueeze(0)[:0]
+        return _KrylovRun(nothing, nothing, np.empty(0), np.empty((0, 0)))
     values, coefficients = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
     basis = torch.stack(krylov.basis[: len(diagonal)])
     return _KrylovRun(basis, torch.stack(images), values, coefficients)

@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from hessian_eigenthings import LambdaOperator
-from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
+from lossgeo import gauss_newton, hessian
 from lossgeo.directions import filter_scale
-from lossgeo.objective import mean_and_error
+from lossgeo.objective import Objective, mean_and_error
 from lossgeo.parameters import Layout, unflatten
 from lossgeo.spectrum import Eigenpairs, Spectrum
 
@@ -71,34 +70,25 @@ def filter_spread(theta: Tensor, layout: Layout) -> Tensor:
     return filter_scale(theta, layout) / sizes.to(theta).sqrt()
 
 
-def with_rest(exact: Estimate, rest: float, rest_se: float) -> Estimate:
-    """A trace of G, and an estimate of that of the rest from random probes, together."""
-    return Estimate(exact.value + rest, exact.sample_se, rest_se)
+def rest_of_samples(objective: Objective, theta: Tensor, directions: Tensor) -> Tensor:
+    """d'(H_i - G_i)d of every sample i along directions d (R, P): (R, N)."""
+    whole = hessian.sample_forms(objective, theta, directions)
+    return whole - gauss_newton.sample_forms(objective, theta, directions)
 
 
-def hutchinson(
-    operator: CurvatureOperator, known: Tensor, probes: int, *, generator: torch.Generator
-) -> tuple[float, float]:
-    """The trace of a symmetric operator A by Rademacher probes, and its standard error over them.
+def with_rest(exact: Tensor, rest: Tensor) -> Estimate:
+    """A trace from its exact part, `exact` (N,) of the samples, and `rest` (R, N) of R probes.
 
-    Deflated by orthonormal vectors `known` (k, P): tr A = sum_q q'Aq + E[z'(I - QQ')A(I - QQ')z]
-    (Hutchinson 1989; Meyer et al. 2021). The nearer they come to A's outer eigenvectors, the less
-    is left to chance. Takes k + `probes` products.
+    With E[dd'] = I, d'(H_i - G_i)d is a sample of tr(H_i - G_i) (Hutchinson 1989). The scatter of
+    the samples' sums contains that of the probes, which is taken off it.
     """
-    exact = sum(float(q @ operator.matvec(q)) for q in known)
-    samples = np.empty(probes)
-    for number in range(probes):
-        signs = torch.randint(0, 2, (operator.size,), generator=generator) * 2 - 1
-        z = signs.to(operator.device, operator.dtype)
-        z = z - known.T @ (known @ z)
-        samples[number] = float(z @ operator.matvec(z))
-    return exact + samples.mean(), samples.std(ddof=1) / math.sqrt(probes)
-
-
-def difference(a: CurvatureOperator, b: CurvatureOperator) -> LambdaOperator:
-    """A - B."""
-    return LambdaOperator(
-        lambda v: a.matvec(v) - b.matvec(v), a.size, device=a.device, dtype=a.dtype
+    each = exact + rest.mean(0)
+    probes, samples = rest.shape
+    variance = float(each.var() - rest.var(0).mean() / probes)
+    return Estimate(
+        float(each.mean()),
+        math.sqrt(max(variance, 0.0) / samples) if math.isfinite(variance) else math.nan,
+        float(rest.mean(1).std()) / math.sqrt(probes),
     )
 
 
@@ -147,9 +137,12 @@ def squared_norm(spectrum: Spectrum) -> tuple[float, float]:
 
 def _edge(end: Eigenpairs) -> float:
     """A bound, in absolute value, of the eigenvalues beyond the known ones of one end."""
-    if not end.converged.any():
-        return float(np.nanmax(np.abs(end.values) + end.residuals, initial=0.0))
-    return float(abs(end.values[np.flatnonzero(end.converged)[-1]]))
+    found = np.isfinite(end.values)
+    values, residuals = np.abs(end.values[found]), end.residuals[found]
+    missing = ~end.converged[found]
+    if missing.any():
+        return float((values + residuals)[missing].max())
+    return float(values.min(initial=np.inf)) if len(values) else 0.0
 
 
 def effective_rank(
@@ -159,10 +152,13 @@ def effective_rank(
 
     From the `trace`, the traces t_i (N,) of the samples, `squared_norm` and the inner products
     <H, H_i> (N,). A sample moves the logarithm of the ratio by 2 t_i / tr H - 2 <H, H_i> / ||H||^2
-    (the delta method; on few samples ||H|| is biased upwards, which this does not show).
+    (the delta method; on few samples ||H|| is biased upwards, which this does not show). As the
+    inner products contain some noise of the probes, the error is rather too large than too small.
     """
     square, square_se = norm
-    value = trace.value**2 / square if square else math.nan
+    if not (square and trace.value):
+        return Estimate(math.nan, math.nan, math.nan)
+    value = trace.value**2 / square
     moved = 2 * sample_traces / trace.value - 2 * sample_products.to(sample_traces) / square
     probe_se = math.hypot(2 * trace.probe_se / trace.value, square_se / square)
     return Estimate(value, value * float(mean_and_error(moved)[1]), value * probe_se)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lossgeo import multilevel
+from lossgeo.curvature import curvature
 from lossgeo.directions import random_direction
-from lossgeo.hessian import hessian_operator
+from lossgeo.invariance import measures
 from lossgeo.ladder import leading_eigenpairs
 from lossgeo.objective import evaluate, make_objective
-from lossgeo.spectrum import spectrum
 from lossgeo.surface import centred_grid, plane
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -58,20 +58,36 @@ def test_surfaces_are_the_same(case, objectives):
 
 def test_spectra_are_the_same(case, objectives):
     there, here = (
-        spectrum(
-            hessian_operator(objective, case.theta),
+        curvature(
+            objective,
+            case.theta,
+            preconditioner=1 + case.theta.abs(),
             top=3,
             bottom=1,
             probes=2,
             steps=30,
             max_steps=60,
             tolerance=1e-3,
+            rest_probes=4,
             generator=torch.Generator().manual_seed(0),
         )
         for objective in objectives
     )
-    np.testing.assert_allclose(here.top.values, there.top.values, rtol=1e-3)
-    assert here.trace == pytest.approx(there.trace, rel=1e-3)
+    for matrix, measured in here.largest.items():
+        exact = there.largest[matrix]
+        np.testing.assert_allclose(measured.pairs.values, exact.pairs.values, rtol=1e-3)
+        np.testing.assert_allclose(measured.standard_errors, exact.standard_errors, rtol=0.01)
+    assert here.trace.value == pytest.approx(there.trace.value, rel=1e-3)
+
+
+def test_measures_of_sharpness_are_the_same(case, objectives):
+    settings = {"draws": 3, "radii": [0.1], "worst": {"euclidean": [0.1], "elementwise": [0.5]}}
+    settings["worst"]["steps"] = 3
+    there, here = (
+        measures(objective, case.theta.float(), settings, 0)[0] for objective in objectives
+    )
+    for name, values in here.items():
+        assert float(values.mean()) == pytest.approx(float(there[name].mean()), rel=1e-3), name
 
 
 def test_leading_eigenvalues_are_the_same(case, objectives):

@@ -70,6 +70,50 @@ class Overwriting(nn.Module):
         return self.output(self.second(x).relu_() + x)
 
 
+class Reused(nn.Module):
+    """Reads a layer's weight outside of the layer: in a norm, or once more, transposed."""
+
+    def __init__(self, transposed: bool):
+        super().__init__()
+        self.first = nn.Linear(72, 5)
+        self.back = nn.Linear(72, 5)
+        self.output = nn.Linear(5, CLASSES)
+        self.transposed = transposed
+
+    def forward(self, x):
+        x = torch.relu(self.first(input=x.flatten(1)))
+        if self.transposed:
+            x = torch.relu(self.back(nn.functional.linear(x, self.first.weight.T)))
+        else:
+            x = x + self.back(x.new_ones(len(x), 72))
+        return self.output(x) / self.output.weight.norm()
+
+
+class Attention(nn.Module):
+    """A transformer's layer on six tokens, each with its position."""
+
+    def __init__(self):
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(6, 12))
+        self.layer = nn.TransformerEncoderLayer(12, 2, 8, dropout=0.0, batch_first=True)
+        self.output = nn.Linear(12, CLASSES)
+
+    def forward(self, x):
+        x = x.flatten(1).view(len(x), 6, 12) + self.positions
+        return self.output(self.layer(x).mean(1))
+
+
+class Recurrent(nn.Module):
+    """A cell that torch cannot run for many samples at once by `vmap`."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRU(12, 3, batch_first=True)
+
+    def forward(self, x):
+        return self.cell(x.flatten(1).view(len(x), 6, 12))[0][:, -1]
+
+
 def sequential(*layers) -> nn.Sequential:
     return nn.Sequential(*layers)
 
@@ -115,6 +159,10 @@ MODELS = {  # name -> (model, whether tr H = tr G)
         False,
     ),
     "tied": (Tied, False),
+    "normalised weight": (lambda: Reused(False), False),
+    "transposed weight": (lambda: Reused(True), False),
+    "attention": (Attention, False),
+    "recurrent": (Recurrent, False),
     "norm": (
         lambda: sequential(
             nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)

@@ -318,3 +318,26 @@ def test_outliers_end_at_the_widest_gap():
     assert outliers(np.array([8.0, 1.0, 0.9, -3.0])) == (1, 8.0)
     for few in ([], [3.0], [math.nan, math.nan], [1.0, -1.0]):
         assert all(math.isnan(number) for number in outliers(np.array(few)))
+
+
+def test_a_random_share_in_the_start_finds_what_the_guesses_lack(generator):
+    """Vectors of another matrix, whose tenth and eleventh have changed places."""
+    values = torch.cat(
+        [torch.linspace(30, 11, 9), torch.tensor([9.5, 10.0]), torch.linspace(0, 1, 189)]
+    )
+    matrix = torch.diag(values).double()
+    guesses = torch.eye(200, dtype=torch.float64)[:10].sum(0) / math.sqrt(10)
+    probe = torch.randint(0, 2, (200,), generator=generator).double() * 2 - 1
+    start = guesses + 0.3 * probe / math.sqrt(200)
+    pairs, products = leading(operator_of(matrix), start, top=10, max_steps=60, tolerance=1e-3)
+    assert pairs.converged.all()
+    assert pairs.values[-1] == pytest.approx(10.0, rel=1e-5)
+    assert products < 40
+
+
+def test_a_run_whose_squares_overflow_is_not_finite():
+    matrix = torch.diag(torch.linspace(1, 3, 12)).float() * 1e30
+    found = run(operator_of(matrix), steps=6, max_steps=6)
+    assert np.isnan(found.top.values).all()
+    pairs, _ = leading(operator_of(matrix), torch.ones(12), top=2, max_steps=6, tolerance=0.1)
+    assert np.isnan(pairs.values).all()

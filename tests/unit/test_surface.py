@@ -221,7 +221,7 @@ def test_elementwise_directions_are_invariant_to_both(case, factors):
 
 @pytest.mark.kernels
 def test_a_line_does_not_depend_on_the_models_own_parameters(mlp):
-    """The model is a mould: what it was initialised to plays no part."""
+    """The model is a template: what it was initialised to plays no part."""
     other = copy.copy(mlp)
     other.__dict__.pop("objective", None)
     other.model = copy.deepcopy(mlp.model)
