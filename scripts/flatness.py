@@ -37,7 +37,7 @@ def main(snakemake) -> None:
             )
         for ball in ("euclidean", "elementwise"):
             groups[f"{name}/worst/{ball}"] = at_worst(objective, point, settings["worst"], ball)
-        if config["rescaled"] and name == config["points"][-1]:
+        if name == config["rescaled"]:
             groups[f"{name}/invariance"] = before_and_after(objective, point, settings, seed)
         print(f"{name} ({point.status}): {settings['draws']} draws")
     probe.write(

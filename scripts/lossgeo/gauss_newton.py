@@ -15,6 +15,7 @@ from hessian_eigenthings import LambdaOperator
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossgeo.hessian import twice_differentiable
 from lossgeo.models import in_memory_format
@@ -421,7 +422,8 @@ def _rows_of_others(
         return rows
 
     try:
-        return vmap(rows_of, chunk_size=CHUNK)(inputs)
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention is no operation for vmap
+            return vmap(rows_of, chunk_size=CHUNK)(inputs)
     except RuntimeError:  # an operation that torch cannot do for many samples at once
         rows = [rows_of(x) for x in inputs]
         return {name: torch.stack([row[name] for row in rows]) for name in others}

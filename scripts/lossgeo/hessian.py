@@ -91,6 +91,7 @@ def scaled(operator: CurvatureOperator, scale: Tensor) -> LambdaOperator:
 
     Its eigenvalues are those of D^2 H, the curvature under the metric D^-2.
     """
+    scale = scale.to(operator.device, operator.dtype)
     return LambdaOperator(
         lambda v: scale * operator.matvec(scale * v),
         operator.size,

@@ -71,6 +71,7 @@ def measures(
     `settings` is the config's section `flatness`; the same `seed` draws the same noise at every
     theta.
     """
+    theta = theta.to(objective.device, objective.dtype)
     operator = hessian_operator(objective, theta)
     scale = filter_scale(theta, objective.layout)
     found, converged = {"loss": sample_losses(objective, theta)[0].double().cpu()}, {}

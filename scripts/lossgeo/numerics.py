@@ -51,12 +51,14 @@ def make_deterministic(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
-def kernels() -> str:
-    """What the order of sums depends on: "x86_64, AVX512, 1 thread", say.
+def kernels(device: torch.device) -> str:
+    """What the order of sums depends on: "x86_64, AVX512, 1 thread", say, or the kind of GPU.
 
     The kind of CPU, the instructions that torch takes its kernels for, and the threads. The same
     call on the same kernels gives the same bytes; other kernels give the same numbers to rounding.
     """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return (
         f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, "

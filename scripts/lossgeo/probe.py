@@ -96,13 +96,14 @@ def write(
     Its inputs are the job's, each a single file with a name. The data files are left out: their
     digests are part of the config. `packages` and `identity` are as in `store.provenance`.
     """
+    config = snakemake.params.config
     inputs = {role: sha256(file) for role, file in snakemake.input.items() if role != "data"}
     attributes = store.provenance(
-        snakemake.params.config,
+        config,
         snakemake.params.code,
         inputs,
         packages,
-        kernels=kernels(),
+        kernels=kernels(choose_device(config["device"])),
         **identity,
     )
     store.write(snakemake.output[0], groups, attributes)

@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +71,18 @@ def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
         or ("connectivity" in experiment["stages"] and config["connectivity"]["point"] == "matched")
         for experiment in _experiments(config, model, optimizer)
     )
+
+
+def get_rescaled_point(config: Mapping, model: str, optimizer: str, seed: int) -> str | None:
+    """The point at which `flatness` compares a run with rescaled networks, or None.
+
+    One run of each model is enough: its first, at the last point of its first experiment.
+    """
+    first = next(run for run in get_runs(config, "flatness") if run.model == model)
+    if first != (model, optimizer, seed):
+        return None
+    experiments = _experiments(config, model, optimizer)
+    return next(e["points"][-1] for e in experiments if "flatness" in e["stages"])
 
 
 def get_pairs(config: Mapping) -> list[Pair]:
@@ -260,6 +273,16 @@ def _check_grids(config: Mapping) -> None:
             raise ConfigError(
                 f"config key {key}: found {points}, expected an odd number, so that the grid "
                 f"contains its centre (try {points + 1})"
+            )
+    flatness = config["flatness"]
+    for key, radii in {
+        "radii": flatness["radii"],
+        **{f"worst.{ball}": flatness["worst"][ball] for ball in ("euclidean", "elementwise")},
+    }.items():
+        if any(low >= high for low, high in pairwise(radii)):
+            raise ConfigError(
+                f"config key flatness.{key}: found {list(radii)}, expected ascending radii: each "
+                "ball's search begins with what was found in the one before"
             )
     hessian = config["hessian"]
     if hessian["top"] + hessian["bottom"] > hessian["steps"]:

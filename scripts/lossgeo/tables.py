@@ -236,7 +236,7 @@ def worst_case(paths: Paths) -> pd.DataFrame:
                         | {"worst_rise_se": found["rise_sample_se"][index]}
                         | {"first_order": found["first_order"][index]}
                         | {"gradients": len(best) - 1}
-                        | {"late_gain": best[-1] / best[len(best) // 2] - 1 if best[-1] else 0.0}
+                        | {"late_gain": 1 - best[len(best) // 2] / best[-1] if best[-1] else 0.0}
                     )
     return pd.DataFrame(rows)
 

@@ -16,7 +16,7 @@ OPTIMIZERS = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.o
 
 HISTORY = ("step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
-
+NEAR, KEPT = 1.5, 20  # below so many times the target, looks are at most so many steps apart
 OVERSHOOT = 0.03  # how far below its target, relatively, a matched loss is to lie at most
 MORE_CHECKS = 100  # for a loss that lies so, once one lies below
 
@@ -102,10 +102,11 @@ def train(
     finite: the run has diverged, and its last snapshot and last row of history show it.
 
     With an objective and a target loss (nats) as `matched`, the run keeps the first theta looked
-    at whose loss on that objective is at most the target. It looks at every step when the loss is
-    close to the target, and the more rarely the farther it is (`steps_to_wait`). Where the first
-    lies more than 3 % below the target, it looks for one that does not at each of the next 100
-    steps, and keeps the closest to the target from below. Looking changes nothing about the run.
+    at whose loss on that objective is at most the target. It looks the more rarely the farther the
+    loss is from the target (`steps_to_wait`), and once it is below looks back at every step since
+    the last look. Where the first lies more than 3 % below the target, it goes on at each of the
+    next 100 steps, and keeps the first that does not, or the closest from below. Looking changes
+    nothing about the run.
 
     The model's dropout, if any, draws from the caller's random state.
     """
@@ -145,6 +146,14 @@ def train(
         )
         return finite
 
+    def seen(passed: tuple[int, Tensor, Tensor | None]) -> Matched:
+        """A theta of the run as its objective sees it."""
+        step, theta, divisor = passed
+        now = evaluate(matched[0], theta)
+        epoch = step / steps_per_epoch
+        return Matched(as_stored(theta), as_stored(divisor), step, epoch, now.loss, now.loss_se)
+
+    skipped: list[tuple[int, Tensor, Tensor | None]] = []  # since the last look, near the target
     best: Matched | None = None
     due, last = 0, math.inf  # step of the next look, and of the last one
     before = (0, math.inf)  # step and loss of the look before
@@ -152,19 +161,14 @@ def train(
     def look(step: int) -> None:
         """Keep theta if its loss is closer to the target than the best so far, from below."""
         nonlocal best, due, last, before
-        objective, target = matched
-        theta = flatten(model)
-        now = evaluate(objective, theta)
-        if now.loss <= target and (best is None or now.loss > best.loss):
-            last = min(last, step + MORE_CHECKS)
-            best = Matched(
-                as_stored(theta),
-                as_stored(preconditioner(update)),
-                step,
-                step / steps_per_epoch,
-                now.loss,
-                now.loss_se,
-            )
+        target = matched[1]
+        now = seen((step, flatten(model), preconditioner(update)))
+        if best is None and now.loss <= target:
+            last = step + MORE_CHECKS
+            for passed in skipped:  # the first within reach, if the loss was there before
+                best = closest(best, seen(passed), target)
+        skipped.clear()
+        best = closest(best, now, target)
         if best is None:
             due = step + steps_to_wait(step, now.loss, target, before)
             before = (step, now.loss)
@@ -192,6 +196,8 @@ def train(
             taken = epoch * steps_per_epoch + step
             if matched and due <= taken <= last:
                 look(taken)
+            elif matched and best is None and before[1] < NEAR * matched[1]:
+                skipped.append((taken, flatten(model), preconditioner(update)))
             if step in evaluation_steps or step in snapshot_steps:
                 finite = record(epoch, step, step in snapshot_steps)
             if not finite:
@@ -213,6 +219,18 @@ def train(
     )
 
 
+def closest(best: Matched | None, now: Matched, target: float) -> Matched | None:
+    """Of two matched points, the first that is at most OVERSHOOT below the target, or the closer.
+
+    What is above the target, or not finite, is none.
+    """
+    if not now.loss <= target:
+        return best
+    if best is None or (best.loss < (1 - OVERSHOOT) * target and now.loss > best.loss):
+        return now
+    return best
+
+
 def as_stored(vector: Tensor | None) -> np.ndarray | None:
     """float32 in the main memory, of what there is."""
     return None if vector is None else vector.float().cpu().numpy()
@@ -223,13 +241,15 @@ def steps_to_wait(step: int, loss: float, target: float, before: tuple[int, floa
 
     Half of what it takes to the target, at least 1, if log(loss) goes on falling as fast as since
     the look `before` (step, loss), or as that of a loss that is proportional to 1 / step, if that
-    is faster. A loss that is not finite counts as e times the target.
+    is faster; at most KEPT where the loss is below NEAR times the target. A loss that is not finite
+    counts as e times the target.
     """
     if not math.isfinite(loss):
         return max(1, step // 2)
+    most = KEPT if loss < NEAR * target else math.inf
     to_fall, fallen = math.log(loss / target), math.log(before[1] / loss)
     steps = min(step, (step - before[0]) / fallen) if fallen > 0 else step
-    return max(1, int(0.5 * steps * to_fall))
+    return max(1, min(most, int(0.5 * steps * to_fall)))
 
 
 def spread(steps: int, parts: int) -> frozenset[int]:

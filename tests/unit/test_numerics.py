@@ -84,7 +84,7 @@ def test_deterministic_kernels_and_the_number_of_threads_are_set():
 def test_the_kernels_are_named_by_instructions_and_threads():
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        *_, instructions, found = kernels().split(", ")
+        *_, instructions, found = kernels(torch.device("cpu")).split(", ")
         assert instructions == torch.backends.cpu.get_cpu_capability()
         assert found == {1: "1 thread", 2: "2 threads"}[threads]
 

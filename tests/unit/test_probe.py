@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
+import torch
 from snakemake.iocontainers import InputFiles, OutputFiles, Params
 
 from lossgeo import probe
@@ -33,7 +34,9 @@ def job(tmp_path):
     return SimpleNamespace(
         input=InputFiles(fromdict=inputs),
         output=OutputFiles([str(tmp_path / "artefact.h5")]),
-        params=Params(fromdict={"config": {"samples": 7}, "code": {"probe.py": "abc"}}),
+        params=Params(
+            fromdict={"config": {"device": "cpu", "samples": 7}, "code": {"probe.py": "abc"}}
+        ),
     )
 
 
@@ -44,8 +47,8 @@ def test_an_artefact_says_what_it_is_made_of(job):
         np.testing.assert_array_equal(file["final/loss"][:], [0.0, 1.0, 2.0])
     assert attributes["model"] == "mlp-32"
     assert attributes["seed"] == 3
-    assert attributes["kernels"] == kernels()
-    assert json.loads(attributes["config"]) == {"samples": 7}
+    assert attributes["kernels"] == kernels(torch.device("cpu"))
+    assert json.loads(attributes["config"]) == {"device": "cpu", "samples": 7}
     assert json.loads(attributes["code"]) == {"probe.py": "abc"}
     assert json.loads(attributes["inputs"]) == {
         "snapshots": sha256(job.input.snapshots),

@@ -293,6 +293,29 @@ def refused(config: dict, *words: str) -> None:
         assert word in message, f"{word!r} is not in: {message}"
 
 
+@pytest.mark.parametrize("key", ["radii", "worst.euclidean", "worst.elementwise"])
+def test_radii_that_do_not_ascend_are_refused(config, key):
+    section = config["flatness"]
+    *path, last = key.split(".")
+    for name in path:
+        section = section[name]
+    section[last] = [0.2, 0.05]
+    refused(config, f"flatness.{key}", "[0.2, 0.05]", "ascending")
+
+
+def test_one_run_of_each_model_is_rescaled_at_the_last_point_of_its_first_experiment(config):
+    experiments = config["experiments"]
+    first = next(iter(experiments.values()))
+    model, optimizer = first["models"][0], first["optimizers"][0]
+    for experiment in experiments.values():
+        experiment["stages"] = ["flatness"]
+    seed, *others = config["seeds"]
+    point = study.get_rescaled_point(config, model, optimizer, seed)
+    assert point == first["points"][-1]
+    for other in others:
+        assert study.get_rescaled_point(config, model, optimizer, other) is None
+
+
 @pytest.mark.parametrize("kind", ["models", "optimizers"])
 def test_an_unknown_name_is_listed_with_the_known_ones(config, kind):
     config["experiments"]["optimizer"][kind].append("typo")

@@ -324,6 +324,26 @@ def test_no_theta_that_was_looked_at_earlier_had_reached_the_target(toy, monkeyp
     assert len(looked) < 25 < found.matched.step, "few looks on a long way"
 
 
+def test_a_noisy_loss_that_has_passed_the_band_is_matched_there(toy):
+    """Mini-batches of 4 at a high rate: what lies off the band has none of it near."""
+    settings = {"optimizer": {"name": "SGD", "lr": 0.25}, "epochs": 12, "batch_size": 4}
+    objective = run(toy, epochs=0)[3][1]
+    settings["generator"] = torch.Generator().manual_seed(0)
+    losses = np.array([evaluate(objective, t).loss for t in every_theta(toy, settings)])
+    assert np.abs(np.diff(np.log(losses))).max() > 0.1, "it jumps by more than the band is wide"
+    inside = 0
+    for target in np.geomspace(0.08, 0.9, 25):
+        settings["generator"] = torch.Generator().manual_seed(0)
+        matched = run(toy, **settings, matched=(objective, target))[0].matched
+        assert matched.loss <= target
+        if matched.loss < 0.97 * target:
+            near = losses[max(matched.step - 20, 0) : matched.step + 100]
+            assert not ((near <= target) & (near >= 0.97 * target)).any()
+        else:
+            inside += 1
+    assert 0 < inside < 25
+
+
 def test_a_loss_that_jumps_over_the_target_gives_the_closest_from_below(toy):
     """At a learning rate of 1 the loss falls by more than 3 % a step and does not come back."""
     settings = {"optimizer": {"name": "SGD", "lr": 1.0}, "epochs": 40, "batch_size": 60}

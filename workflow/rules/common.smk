@@ -74,13 +74,6 @@ def get_point_section(wildcards, stage, **entries):
     )
 
 
-def is_first_of_model(wildcards, stage):
-    """Whether this is the first run of its model that `stage` measures, in the config's order."""
-    runs = study.get_runs(config, stage)
-    first = next(run for run in runs if run.model == wildcards.model)
-    return (first.optimizer, str(first.seed)) == (wildcards.optimizer, wildcards.seed)
-
-
 def get_data_files():
     """The four IDX files. Their digests are among the params, so their times do not matter."""
     return [ancient(f"{study.get_data_folder(config)}/{name}") for name in data.FILES]

@@ -13,7 +13,11 @@ rule flatness:
     threads: 1
     params:
         config=lambda wildcards: get_point_section(
-            wildcards, "flatness", rescaled=is_first_of_model(wildcards, "flatness")
+            wildcards,
+            "flatness",
+            rescaled=study.get_rescaled_point(
+                config, wildcards.model, wildcards.optimizer, int(wildcards.seed)
+            ),
         ),
         code=lambda wildcards: get_code("flatness.py", wildcards.model),
     message:

@@ -75,8 +75,7 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         title_and_legend(rise, title)
         rows = pd.concat([rows for *_, rows in series])
         name_missing(rise, rows, "rise")
-        if np.isfinite(rows["rise"]).all():
-            count_nonpositive(rise, rows["rise"])
+        count_nonpositive(rise, rows["rise"])
     _share_limits(axes[0, : len(panels)])
     radius = isotropic["noise_radius"].iloc[0]
     _by_cell(axes[0, -1], isotropic, experiment, "rise", 1e4)
