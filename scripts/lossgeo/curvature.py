@@ -14,6 +14,7 @@ from lossgeo import gauss_newton, trace
 from lossgeo.directions import filter_scale
 from lossgeo.hessian import hessian_operator, sample_forms, scaled
 from lossgeo.objective import Objective, mean_and_error
+from lossgeo.piecewise_affine import is_piecewise_affine
 from lossgeo.spectrum import Eigenpairs, Spectrum, leading, outliers, spectrum
 from lossgeo.trace import Estimate
 
@@ -66,7 +67,7 @@ def curvature(
     eigenvalue is within a few of them.
 
     tr H is exact where the network is piecewise affine in each parameter
-    (`gauss_newton.is_piecewise_affine`). Elsewhere only tr G is, and of H - G there is Hutchinson's
+    (`piecewise_affine`). Elsewhere only tr G is, and of H - G there is Hutchinson's
     estimate from `rest_probes` probes, of every sample, so that errors over the samples have it.
     """
     theta = theta.to(objective.device, objective.dtype)
@@ -112,7 +113,7 @@ def curvature(
     traces = gauss_newton.sample_traces(objective, theta)
     of_samples = trace.of_samples(traces).cpu()
     of_filters = trace.filter_curvature_of_samples(traces, theta, objective.layout).cpu()
-    exact = gauss_newton.is_piecewise_affine(objective, theta)
+    exact = is_piecewise_affine(objective, theta)
     gauss_newton_trace = whole_trace = trace.estimate(of_samples)
     filter_curvature = trace.estimate(of_filters)
     if not exact:

@@ -60,7 +60,7 @@ def measures(
     loss: L, which must not change.
     eigenvalue: the largest of the Hessian H, from v'H_i v.
     trace: of H, which is that of the Gauss-Newton matrix: what `rescaling` rescales is piecewise
-        affine in each parameter tensor (see `gauss_newton.is_piecewise_affine`).
+        affine in each parameter tensor (see `piecewise_affine`).
     filter_eigenvalue: the largest of D H D with D the filter norms (`directions.filter_scale`).
     filter_curvature: E[d'Hd] over all filter-normalised d, sum_f ||w_f||^2 / n_f tr H_ff.
     filter_rise, element_rise: average rise under filter-normalised and under element-wise noise,

@@ -8,10 +8,11 @@ from torch import nn
 from torch.func import functional_call, jacrev
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lossgeo.gauss_newton import gauss_newton_operator, is_piecewise_affine, sample_traces
+from lossgeo.gauss_newton import gauss_newton_operator, sample_traces
 from lossgeo.hessian import hessian_operator
 from lossgeo.objective import make_objective
 from lossgeo.parameters import flatten, layout_of, unflatten
+from lossgeo.piecewise_affine import is_piecewise_affine
 
 INPUT, CLASSES, SAMPLES = (2, 6, 6), 3, 11
 
@@ -279,3 +280,58 @@ def test_products_of_different_parameters_keep_the_property_and_of_the_same_do_n
         objective = make_objective(Product(same), x, torch.arange(4) % 3)
         theta = torch.randn(objective.layout.size, generator=generator)
         assert is_piecewise_affine(objective, theta) != same
+
+
+F = nn.functional
+OPERATIONS = {  # of hidden units x (n, 6) with a parameter w (6,): (function, whether known)
+    "abs": (lambda x, w: x.abs() + w, True),
+    "amax": (lambda x, w: torch.maximum(x, w) + x.amax(1, keepdim=True), True),
+    "cat": (lambda x, w: torch.cat([x[:, :3], -x[:, 3:]], 1).roll(1, 1), True),
+    "clamp": (lambda x, w: x.clamp(-0.3, 0.4), True),
+    "cumsum": (lambda x, w: 1 - x.cumsum(1), True),
+    "gather": (lambda x, w: x[:, [1, 0, 2, 5, 4, 3]] / 3.0, True),
+    "hardtanh": (lambda x, w: F.hardtanh(x, -0.2, 0.3) * 2.0, True),
+    "mean": (lambda x, w: x - x.mean(1, keepdim=True), True),
+    "multiplied": (lambda x, w: x * w, True),
+    "where": (lambda x, w: torch.where(x > 0.1, x, 0.5 * w), True),
+    "divided": (lambda x, w: x / (2 + w), False),
+    "elu": (lambda x, w: F.elu(x), False),
+    "norm": (lambda x, w: x / (1 + x.norm(dim=1, keepdim=True)), False),
+    "softmax": (lambda x, w: x.softmax(1), False),
+    "squared": (lambda x, w: x * x, False),
+    "squared weight": (lambda x, w: x * w * w, False),
+    "std": (lambda x, w: x - x.std(1, keepdim=True), False),
+    "tanh": (lambda x, w: torch.tanh(x), False),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_are_known_to_keep_the_property_only_where_they_do(name):
+    operation, known = OPERATIONS[name]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.outer = nn.Linear(72, 6), nn.Linear(6, 3)
+            self.w = nn.Parameter(torch.randn(6))
+
+        def forward(self, x):
+            return self.outer(operation(self.inner(x.flatten(1)), self.w))
+
+    torch.manual_seed(2)
+    model = Model().double()
+    x = torch.randn(5, *INPUT, dtype=torch.float64)
+    objective = make_objective(model, x, torch.arange(5) % 3, dtype=torch.float64)
+    theta = flatten(model)
+    assert is_piecewise_affine(objective, theta) == known
+    eye = torch.eye(len(theta), dtype=torch.float64)
+    hessian, split = (
+        torch.stack([(operator @ row)[k] for k, row in enumerate(eye)])
+        for operator in (
+            hessian_operator(objective, theta),
+            gauss_newton_operator(objective, theta),
+        )
+    )
+    assert torch.allclose(hessian, split, rtol=1e-9, atol=1e-13) == known
+    traces = torch.cat([rows.sum(1, True) for rows in sample_traces(objective, theta).values()], 1)
+    assert float(traces.sum(1).mean()) == pytest.approx(float(split.sum()), rel=1e-10)
