@@ -66,9 +66,9 @@ def curvature(
     error of its vector's form v'H_i v over the samples, which is right as long as no other
     eigenvalue is within a few of them.
 
-    tr H is exact where the network is piecewise affine in each parameter
-    (`piecewise_affine`). Elsewhere only tr G is, and of H - G there is Hutchinson's
-    estimate from `rest_probes` probes, of every sample, so that errors over the samples have it.
+    tr H is exact where the network is piecewise affine in each parameter (`piecewise_affine`).
+    Elsewhere only tr G is, and of H - G there is Hutchinson's estimate from `rest_probes` probes,
+    of every sample, so that errors over the samples have it.
     """
     theta = theta.to(objective.device, objective.dtype)
     if not torch.isfinite(theta).all():  # everything is NaN then, on one sample too
