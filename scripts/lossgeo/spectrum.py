@@ -10,6 +10,8 @@ from hessian_eigenthings import LambdaOperator, lanczos_tridiagonal
 from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
+CHUNK = 16  # Krylov vectors that are put together at once
+
 
 @dataclass(frozen=True)
 class Eigenpairs:
@@ -162,8 +164,8 @@ def _undefined(
 class _KrylovRun:
     """m steps of Lanczos with full reorthogonalisation: H Q = Q T + what is left over."""
 
-    basis: Tensor  # (m, P), the rows are the columns of Q
-    images: Tensor  # (m, P), H times each row of the basis
+    basis: list[Tensor]  # m of (P,), the columns of Q; a list, so that they need not be copied
+    images: list[Tensor]  # m of (P,), H times each of them
     values: np.ndarray  # (m,) eigenvalues of T, ascending
     coefficients: np.ndarray  # (m, m) its eigenvectors, in columns
 
@@ -179,12 +181,12 @@ def _converged_run(
 ) -> tuple[_KrylovRun, tuple[Eigenpairs, Eigenpairs]]:
     """A run that goes on until its outermost pairs have converged, or has `max_steps`."""
     run = _krylov_run(operator, start, steps)
-    pairs = _extremes(run, top, bottom, tolerance)
+    pairs = _extremes(run, start, top, bottom, tolerance)
     while len(run.values) == steps < max_steps and not all(p.converged.all() for p in pairs):
         steps, images = min(steps + max(5, steps // 4), max_steps), run.images
         del run  # its basis is as large as its images
         run = _krylov_run(operator, start, steps, images)
-        pairs = _extremes(run, top, bottom, tolerance)
+        pairs = _extremes(run, start, top, bottom, tolerance)
     return run, pairs
 
 
@@ -208,24 +210,31 @@ def _krylov_run(
     diagonal = krylov.alphas.double().cpu().numpy()
     off = krylov.betas.double().cpu().numpy()[: len(diagonal) - 1]
     if not (np.isfinite(diagonal).all() and np.isfinite(off).all()):  # squares have overflowed
-        nothing = start.unsqueeze(0)[:0]
-        return _KrylovRun(nothing, nothing, np.empty(0), np.empty((0, 0)))
+        return _KrylovRun([], [], np.empty(0), np.empty((0, 0)))
     values, coefficients = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
-    basis = torch.stack(krylov.basis[: len(diagonal)])
-    return _KrylovRun(basis, torch.stack(images), values, coefficients)
+    return _KrylovRun(krylov.basis[: len(diagonal)], images, values, coefficients)
 
 
 def _extremes(
-    run: _KrylovRun, top: int, bottom: int, tolerance: float
+    run: _KrylovRun, start: Tensor, top: int, bottom: int, tolerance: float
 ) -> tuple[Eigenpairs, Eigenpairs]:
-    """Top and bottom eigenpairs of a Lanczos run."""
+    """Top and bottom eigenpairs of a Lanczos run from `start`."""
     ascending = np.arange(len(run.values))
     pairs = []
     for chosen, wanted in ((ascending[::-1][:top], top), (ascending[:bottom], bottom)):
         values = run.values[chosen]
-        columns = torch.from_numpy(run.coefficients[:, chosen].T.copy()).to(run.basis)
-        vectors = columns @ run.basis  # (k, P)
+        columns = torch.from_numpy(run.coefficients[:, chosen].T.copy()).to(start)  # (k, m)
+        vectors = _combined(columns, run.basis, start)
         shifted = torch.from_numpy(values).to(vectors).unsqueeze(1) * vectors
-        residuals = (columns @ run.images - shifted).norm(dim=1) / vectors.norm(dim=1)
+        rest = _combined(columns, run.images, start) - shifted
+        residuals = rest.norm(dim=1) / vectors.norm(dim=1)
         pairs.append(padded(values, vectors, residuals.double().cpu().numpy(), tolerance, wanted))
     return tuple(pairs)
+
+
+def _combined(columns: Tensor, vectors: list[Tensor], like: Tensor) -> Tensor:
+    """columns (k, m) times m vectors (P,), (k, P), a few at a time: the m are never copied."""
+    total = like.new_zeros(len(columns), len(like))
+    for k in range(0, len(vectors), CHUNK):
+        total += columns[:, k : k + CHUNK] @ torch.stack(vectors[k : k + CHUNK])
+    return total
