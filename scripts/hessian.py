@@ -13,15 +13,15 @@ from lossgeo.store import Group, Variable
 from lossgeo.trace import Estimate
 
 
-def eigenvalues(end: str, measured: Measured) -> dict[str, Variable]:
+def eigenvalues(end: str, measured: Measured, units: str = "nats") -> dict[str, Variable]:
     """Eigenvalues of one end of a spectrum as they are stored."""
     pairs = measured.pairs
     return {
-        f"{end}_eigenvalues": Variable((end,), pairs.values, "nats", f"{end} eigenvalues"),
+        f"{end}_eigenvalues": Variable((end,), pairs.values, units, f"{end} eigenvalues"),
         f"{end}_standard_errors": Variable(
-            (end,), measured.standard_errors, "nats", "their standard errors over the samples"
+            (end,), measured.standard_errors, units, "their standard errors over the samples"
         ),
-        f"{end}_residuals": Variable((end,), pairs.residuals, "nats", "||A v - lambda v||"),
+        f"{end}_residuals": Variable((end,), pairs.residuals, units, "||A v - lambda v||"),
         f"{end}_converged": Variable(
             (end,), pairs.converged.astype("int8"), "1", "1: residual below tolerance"
         ),
@@ -85,7 +85,10 @@ def as_groups(
     groups = {"": Group(variables, attributes)}
     for matrix, measured in found.largest.items():
         if matrix != "hessian":
-            groups[f"/{matrix}"] = Group(eigenvalues("top", measured), {"status": point.status})
+            # the preconditioner is in nats as well
+            units = "1" if matrix == "preconditioned" else "nats"
+            stored = eigenvalues("top", measured, units)
+            groups[f"/{matrix}"] = Group(stored, {"status": point.status})
     cosines = Variable(("top",), found.cosines, "1", "|cos| to H's eigenvector of the same rank")
     split = groups["/gauss_newton"]
     groups["/gauss_newton"] = Group({**split.variables, "cosines": cosines}, split.attributes)

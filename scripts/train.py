@@ -28,8 +28,11 @@ UNITS = {
     "test_accuracy": ("1", "fraction classified correctly on the test evaluation subset"),
 }
 VECTORS = {
-    "theta": "flat parameter vector theta",
-    "preconditioner": "Adam's, P: its update is theta <- theta - lr m / P, m the mean gradient",
+    "theta": ("1", "flat parameter vector theta"),
+    "preconditioner": (
+        "nats",
+        "Adam's, P: its update is theta <- theta - lr m / P, m the mean gradient",
+    ),
 }
 
 
@@ -44,7 +47,7 @@ def as_group(matched: Matched) -> Group:
     }
     return Group(
         {
-            name: Variable(("parameter",), vector, "1", VECTORS[name])
+            name: Variable(("parameter",), vector, *VECTORS[name])
             for name, vector in vectors.items()
             if vector is not None
         }
@@ -105,7 +108,7 @@ def main(snakemake) -> None:
     }
     rows = {"theta": run.snapshots, "preconditioner": run.preconditioners}
     vectors = {
-        name: Variable(("snapshot", "parameter"), values, "1", VECTORS[name])
+        name: Variable(("snapshot", "parameter"), values, *VECTORS[name])
         for name, values in rows.items()
         if values is not None
     }
