@@ -37,6 +37,11 @@ class Objective:
         return sum(len(targets) for _, targets in self.blocks)
 
     @property
+    def targets(self) -> Tensor:
+        """(N,) classes."""
+        return torch.cat([targets for _, targets in self.blocks])
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.blocks[0][0].dtype
 
@@ -98,16 +103,22 @@ def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return losses, own_logits > logits.amax(-2)
 
 
+def sample_logits(objective: Objective, theta: Tensor) -> Tensor:
+    """The network's outputs (classes, N) at theta (P,)."""
+    parameters = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
+    inputs, _ = zip(*objective.blocks, strict=True)
+    with torch.no_grad():
+        logits = functional_call(
+            _Blockwise(objective.model),
+            {f"model.{name}": part for name, part in parameters.items()},
+            (inputs,),
+        )
+        return logits.T.contiguous()
+
+
 def sample_losses(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy (N,) of each sample at theta (P,), nats, and whether it is classified right."""
-    parameters = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
-    inputs, targets = zip(*objective.blocks, strict=True)
-    with torch.no_grad():
-        blockwise = _Blockwise(objective.model)
-        logits = functional_call(
-            blockwise, {f"model.{name}": part for name, part in parameters.items()}, (inputs,)
-        )
-        return score(logits.T.contiguous(), torch.cat(targets))
+    return score(sample_logits(objective, theta), objective.targets)
 
 
 class _Blockwise(nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo.objective import Objective, mean_and_error, sample_losses, score, summarise
+from lossgeo.objective import Objective, mean_and_error, sample_logits, score, summarise
 from lossgeo.parameters import unflatten
 
 CHUNK = 25  # points that go through a dense network together
@@ -31,13 +31,15 @@ ELEMENTWISE = (
 )
 
 Losses = Callable[[np.ndarray], tuple[Tensor, Tensor]]
+Finish = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # logits (..., classes, n), targets (n,)
 
 
-def spanned(objective: Objective, vectors: Sequence[Tensor]) -> Losses:
+def spanned(objective: Objective, vectors: Sequence[Tensor], finish: Finish = score) -> Losses:
     """The losses on the span of K vectors (P,), as a function of the coefficients.
 
     The function takes coefficients (M, K) and returns the cross-entropy (M, N) of each sample at
-    theta_m = sum_k c_mk v_k, in nats, and whether it is classified right (M, N). The values at a
+    theta_m = sum_k c_mk v_k, in nats, and whether it is classified right (M, N). With another
+    `finish` than `score`, which may overwrite the logits, what that makes of them. The values at a
     point do not depend on the other points of a call. To the bit they may depend on how many these
     are, on its place among them and on the CPU, which choose the kernels and their order of sums.
 
@@ -50,12 +52,13 @@ def spanned(objective: Objective, vectors: Sequence[Tensor]) -> Losses:
         return lambda coefficients: _undefined(objective, len(coefficients))
     layers = dense_layers(objective.model)
     if layers is not None:
-        return _dense(objective, stacked, layers)
+        return _dense(objective, stacked, layers, finish)
+    targets = objective.targets
 
-    def losses(coefficients: np.ndarray) -> tuple[Tensor, Tensor]:
-        scored = [sample_losses(objective, c @ stacked) for c in _as_tensor(coefficients, stacked)]
-        losses, correct = zip(*scored, strict=True)
-        return torch.stack(losses), torch.stack(correct)
+    def losses(coefficients: np.ndarray) -> tuple[Tensor, ...]:
+        points = _as_tensor(coefficients, stacked)
+        finished = [finish(sample_logits(objective, c @ stacked), targets) for c in points]
+        return tuple(map(torch.stack, zip(*finished, strict=True)))
 
     return losses
 
@@ -104,7 +107,9 @@ def dense_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     return layers[1:]
 
 
-def _dense(objective: Objective, vectors: Tensor, layers: list[tuple[str, nn.Module]]) -> Losses:
+def _dense(
+    objective: Objective, vectors: Tensor, layers: list[tuple[str, nn.Module]], finish: Finish
+) -> Losses:
     """`spanned` for a dense network. Activations are (points, features, samples)."""
     parts = [unflatten(v, objective.layout) for v in vectors]
     named = {name: torch.stack([part[name] for part in parts]) for name in objective.layout.names}
@@ -118,8 +123,8 @@ def _dense(objective: Objective, vectors: Tensor, layers: list[tuple[str, nn.Mod
         first_outputs.append(outputs.view(len(vectors), -1))
     buffer = weight.new_empty(CHUNK * max(outputs.shape[1] for outputs in first_outputs))
 
-    def losses_of_chunk(c: Tensor) -> tuple[Tensor, Tensor]:  # (m, K) -> (m, N), (m, N)
-        scored = []
+    def finished(c: Tensor) -> tuple[Tensor, ...]:  # of a chunk (m, K): (m, N), (m, N)
+        parts = []
         later = {
             name: torch.mm(c, part.flatten(1)).view(len(c), *part.shape[1:])
             for name, part in named.items()
@@ -130,15 +135,13 @@ def _dense(objective: Objective, vectors: Tensor, layers: list[tuple[str, nn.Mod
             x = torch.mm(c, outputs, out=x).view(len(c), features, -1)
             for name, layer in rest:
                 x = _apply(name, layer, later, x)
-            scored.append(score(x, targets))
-        losses, correct = zip(*scored, strict=True)
-        return torch.cat(losses, 1), torch.cat(correct, 1)
+            parts.append(finish(x, targets))
+        return tuple(torch.cat(part, -1) for part in zip(*parts, strict=True))
 
-    def losses(coefficients: np.ndarray) -> tuple[Tensor, Tensor]:
+    def losses(coefficients: np.ndarray) -> tuple[Tensor, ...]:
         with torch.no_grad():
             chunks = _as_tensor(coefficients, vectors).split(CHUNK)
-            losses, correct = zip(*map(losses_of_chunk, chunks), strict=True)
-        return torch.cat(losses), torch.cat(correct)
+            return tuple(map(torch.cat, zip(*map(finished, chunks), strict=True)))
 
     return losses
 

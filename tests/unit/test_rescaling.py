@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from lossgeo.chain import find_chain
 from lossgeo.models import MaxPool, build
 from lossgeo.parameters import flatten, layout_of, unflatten
 from lossgeo.rescaling import (
-    find_chain,
     find_rescalable,
     layer_factors,
     node_factors,
