@@ -20,8 +20,9 @@ wildcard_constraints:
     model="[^/]+",
     optimizer="[^/]+",
     seed="[0-9]+",
-    seed_a="[0-9]+",
-    seed_b="[0-9]+",
+    epoch="[0-9]+",
+    a="seed[0-9]+",
+    b="(seed|fork)[0-9]+",
 
 
 include: "workflow/rules/data.smk"
@@ -31,6 +32,9 @@ include: "workflow/rules/ladder.smk"
 include: "workflow/rules/landscape.smk"
 include: "workflow/rules/flatness.smk"
 include: "workflow/rules/trajectory.smk"
+include: "workflow/rules/fork.smk"
+include: "workflow/rules/alignment.smk"
+include: "workflow/rules/curve.smk"
 include: "workflow/rules/connectivity.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"

@@ -1,63 +1,164 @@
-"""The straight line between the same point of two seeds, on both splits.
+"""The paths of one pair of runs, and how similar its ends are, at each point on both splits.
 
-The samples are those of the first seed.
+The samples are those of the first run's seed.
 """
 
-import numpy as np
+from itertools import pairwise
+from typing import NamedTuple
 
-from lossgeo import job, paths, probe
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossgeo import curves, job, paths, probe, renormalisation, similarity, store
 from lossgeo.numerics import make_deterministic
+from lossgeo.objective import Objective
 from lossgeo.store import Group, Variable
 
+UNITS = {"loss": "nats", "error": "1", "tempered_loss": "nats"}
+MEASURED = {
+    "loss": "mean cross-entropy",
+    "error": "fraction classified wrongly",
+    "tempered_loss": "mean cross-entropy after dividing the logits by the best temperature",
+}
+SIMILARITIES = {
+    "disagreement": "fraction of the samples that the two ends classify differently",
+    "cka": "linear CKA of the last hidden layer",
+    "debiased_cka": "the same from unbiased estimates of its three terms",
+    "unit_correlation": "mean correlation of unit i of one end with unit i of the other",
+}
 
-def as_group(profile: paths.Profile) -> Group:
-    """A path's profile as it is stored."""
+
+class Path(NamedTuple):
+    """theta_t = sum_k c_tk v_k at T values of t."""
+
+    vectors: list[Tensor]  # K of (P,)
+    coefficients: np.ndarray  # (T, K)
+    length: float  # in parameter space
+    status: str
+
+
+def as_group(profile: paths.Profile, path: Path, distance: float) -> Group:
+    """A path's profile as it is stored; `distance` is that of its ends."""
     variables = {"t": Variable(("t",), profile.t, "1", "position on the path, 0 to 1")}
-    for name, units, description in (
-        ("loss", "nats", "mean cross-entropy"),
-        ("loss_se", "nats", "standard error of the loss over the samples"),
-        ("error", "1", "fraction classified wrongly"),
-        ("error_se", "1", "standard error of the error over the samples"),
-    ):
-        variables[name] = Variable(("t",), getattr(profile, name), units, description)
-    barriers = {"loss": profile.loss_barrier, "error": profile.error_barrier}
-    return Group(
-        variables,
-        {
-            f"{name}_barrier{suffix}": getattr(barrier, part)
-            for name, barrier in barriers.items()
-            for suffix, part in {"": "height", "_se": "height_se", "_t": "t"}.items()
-        },
+    for name, description in MEASURED.items():
+        error = f"standard error of the {name} over the samples"
+        variables[name] = Variable(("t",), profile.means[name], UNITS[name], description)
+        variables[f"{name}_se"] = Variable(("t",), profile.errors[name], UNITS[name], error)
+    variables["temperature"] = Variable(
+        ("t",), profile.temperature, "1", "of the softmax, at which the loss is smallest"
     )
+    attributes = {
+        f"{name}_barrier{suffix}": getattr(barrier, part)
+        for name, barrier in profile.barriers.items()
+        for suffix, part in {"": "height", "_se": "height_se", "_t": "t"}.items()
+    }
+    attributes |= {"status": path.status, "length": path.length, "distance": distance}
+    return Group(variables, attributes)
+
+
+def get_path(
+    rung: str,
+    a: Tensor,
+    b: Tensor,
+    order: Tensor | None,
+    midpoint: Tensor | None,
+    t: np.ndarray,
+    objective: Objective,
+    status: str,
+) -> Path:
+    """The path of a rung between theta_a and theta_b, NaN where it is not available.
+
+    `order` permutes b to match a; the renormalised line takes its statistics from `objective`.
+    """
+    if rung not in ("line", "curve"):
+        available = order is not None and (
+            rung != "renormalised" or renormalisation.can_renormalise(objective.model)
+        )
+        if status == "ok" and not available:
+            status = "not available"
+        b = b[order] if available else b
+    if status != "ok":
+        return Path([a * torch.nan, b], paths.line(t), np.nan, status)
+    if rung in ("curve", "aligned_curve"):
+        length = curves.length(a, midpoint, b)
+        return Path([a, midpoint, b], curves.coefficients(t), length, status)
+    if rung == "renormalised":
+        points = renormalisation.renormalised(objective, a, b, t)
+        steps = [float((q - p).norm()) for p, q in pairwise(points)]
+        return Path(points, np.eye(len(points)), sum(steps), status)
+    return Path([a, b], paths.line(t), float((b - a).norm()), status)
+
+
+def similarities(objective: Objective, a: Tensor, b: Tensor, order: Tensor | None) -> Group:
+    """How similar the two ends are, as they are and with b aligned to a (NaN: not available)."""
+    rows = []
+    for end in (b, b[order] if order is not None else b * torch.nan):
+        logits = paths.logits_at(objective, [a, end])
+        hidden = [similarity.hidden_activations(objective, theta) for theta in (a, end)]
+        found = {"disagreement": similarity.disagreement(*logits)}
+        if hidden[0] is not None:
+            found |= {
+                "cka": similarity.linear_cka(*hidden),
+                "debiased_cka": similarity.debiased_cka(*hidden),
+                "unit_correlation": similarity.unit_correlation(*hidden),
+            }
+        rows.append(found)
+    nothing = (np.nan, np.nan)
+    variables = {}
+    for name, description in SIMILARITIES.items():
+        values = np.array([row.get(name, nothing)[:2] for row in rows])
+        variables[name] = Variable(("ends",), values[:, 0], "1", description)
+        variables[f"{name}_se"] = Variable(
+            ("ends",), values[:, 1], "1", "its standard error over the samples"
+        )
+    return Group(variables)
 
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config = snakemake.params.config
-    ends = [snakemake.input.snapshots_a, snakemake.input.snapshots_b]
-    a, b = (probe.load_point(end, config["connectivity"]["point"]) for end in ends)
-    identities = [probe.run_identity(end) for end in ends]
-    t = np.linspace(0.0, 1.0, config["connectivity"]["points"])
+    config, files = snakemake.params.config, snakemake.input
+    ends = [files.snapshots_a, files.snapshots_b]
+    identity, other = (probe.run_identity(end) for end in ends)
+    seed = identity.pop("seed")
+    objectives = {
+        split: probe.load_objective(files.data, config, split, config["samples"], seed=seed)
+        for split in ("train", "test")
+    }
+    t = np.linspace(0.0, 1.0, config["t"])
     groups = {}
-    for split in ("train", "test"):
-        objective = probe.load_objective(
-            snakemake.input.data, config, split, config["samples"], seed=identities[0]["seed"]
-        )
-        profile = paths.profile(objective, paths.straight_line(a.theta, b.theta), t)
-        print(f"{split}: loss barrier {profile.loss_barrier.height:.4g} nats")
-        groups[split] = as_group(profile)
-    identity = {name: value for name, value in identities[0].items() if name != "seed"}
-    status = next((p.status for p in (a, b) if p.status != "ok"), "ok")
+    for point in config["points"]:
+        a, b = (probe.load_point(end, point) for end in ends)
+        status = next((p.status for p in (a, b) if p.status != "ok"), "ok")
+        order = probe.load_order(files.get("alignment"), point)
+        groups[point] = Group({}, {"status": status})
+        for rung in config["rungs"]:
+            midpoint = None
+            if rung in ("curve", "aligned_curve"):
+                found = store.read(files.curve, f"{point}/{rung}").variables["midpoint"]
+                midpoint = torch.from_numpy(found.values)
+            path = get_path(rung, a.theta, b.theta, order, midpoint, t, objectives["train"], status)
+            distance = float((path.vectors[-1] - path.vectors[0]).norm())
+            for split, objective in objectives.items():
+                logits = paths.logits_on(objective, path.vectors, path.coefficients)
+                profile = paths.profile(t, logits, objective.targets)
+                groups[f"{point}/{rung}/{split}"] = as_group(profile, path, distance)
+                height = profile.barriers["loss"].height
+                print(f"{point}, {rung}, {split} ({path.status}): barrier {height:.4g} nats")
+        for split, objective in objectives.items():
+            found = similarities(objective, a.theta, b.theta, order)
+            groups[f"{point}/similarity/{split}"] = found
     probe.write(
         snakemake,
         groups,
         **identity,
-        seed_a=identities[0]["seed"],
-        seed_b=identities[1]["seed"],
-        point=config["connectivity"]["point"],
-        status=status,
-        samples=objective.samples,
-        device=objective.device.type,
+        a=snakemake.wildcards.a,
+        b=snakemake.wildcards.b,
+        seed_a=seed,
+        seed_b=other["seed"],
+        samples=objectives["train"].samples,
+        test_samples=objectives["test"].samples,
+        device=objectives["train"].device.type,
     )
 
 

@@ -1,10 +1,12 @@
 """Make one tidy table from the files of a stage."""
 
-from lossgeo import job, store, tables
+from importlib import import_module
+
+from lossgeo import job, store
 
 
 def main(snakemake) -> None:
-    make = getattr(tables, snakemake.wildcards.table)
+    make = getattr(import_module(f"lossgeo.{snakemake.params.module}"), snakemake.wildcards.table)
     table = make(list(snakemake.input), **snakemake.params.config)
     store.write_csv(table, snakemake.output[0])
     print(f"{len(table)} rows from {len(snakemake.input)} files")

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.signal import savgol_filter
-from scipy.stats import binomtest
+
+from lossgeo.statistics import share_interval
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _convexity(lowest: np.ndarray, noise: float, stencils: np.ndarray | None) ->
     holds = lowest[np.isfinite(lowest)] >= -noise
     fraction = low = high = float(holds.mean()) if len(holds) else np.nan
     if stencils is not None and len(holds):
-        low, high = binomtest(int(holds.sum()), len(holds)).proportion_ci(method="exact")
+        low, high = share_interval(int(holds.sum()), len(holds))
     return {
         "convex_fraction": fraction,
         "convex_low": float(low),

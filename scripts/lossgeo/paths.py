@@ -1,24 +1,19 @@
 """Paths between two minima and the barriers on them."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from lossgeo.objective import Objective, mean_and_error, sample_losses
+from lossgeo.objective import Objective, mean_and_error, sample_logits, score
+from lossgeo.span import spanned
 
+MEASURES = ("loss", "error", "tempered_loss")
 
-def straight_line(theta_a: Tensor, theta_b: Tensor) -> Callable[[float], Tensor]:
-    """The path t -> (1 - t) theta_a + t theta_b; its ends are theta_a and theta_b bit for bit."""
-
-    def path(t: float) -> Tensor:
-        if t in (0.0, 1.0):
-            return theta_b.clone() if t else theta_a.clone()
-        return (1 - t) * theta_a + t * theta_b
-
-    return path
+COLDEST, HOTTEST = 0.01, 100.0  # softmax temperatures that are tried
 
 
 @dataclass(frozen=True)
@@ -34,37 +29,90 @@ class Barrier:
 
 @dataclass(frozen=True)
 class Profile:
-    """A path as the objective sees it, at T values of t."""
+    """A path as the samples see it, at T values of t."""
 
     t: np.ndarray  # (T,)
-    loss: np.ndarray  # (T,) nats
-    loss_se: np.ndarray  # (T,)
-    error: np.ndarray  # (T,) fraction of the samples classified wrongly
-    error_se: np.ndarray  # (T,)
-    loss_barrier: Barrier
-    error_barrier: Barrier
+    means: dict[str, np.ndarray]  # of each of MEASURES (T,): nats; fraction classified wrongly
+    errors: dict[str, np.ndarray]  # their standard errors over the samples (T,)
+    temperature: np.ndarray  # (T,) of the softmax, at which tempered_loss is smallest
+    barriers: dict[str, Barrier]  # of each of MEASURES
 
 
-def profile(objective: Objective, path: Callable[[float], Tensor], t: np.ndarray) -> Profile:
-    """Loss, error and their barriers along `path` at t (T,), which runs from 0 to 1.
+def line(t: np.ndarray) -> np.ndarray:
+    """Coefficients (T, 2) of the ends on the straight line (1 - t) theta_a + t theta_b."""
+    return np.stack([1 - t, t], axis=1)
 
-    The barrier is that of Entezari et al. (2021); it is never below 0, because at the ends the path
-    is the chord. Where some loss on the path is not finite, its barrier is NaN.
+
+def logits_on(objective: Objective, vectors: Sequence[Tensor], coefficients: np.ndarray) -> Tensor:
+    """The network's outputs (T, classes, N) at theta_t = sum_k c_tk v_k, for vectors v_k (P,)."""
+    if not all(torch.isfinite(vector).all() for vector in vectors):
+        return logits_at(objective, [vectors[0] * torch.nan] * len(coefficients))
+    return spanned(objective, vectors, lambda logits, _: (logits.clone(),))(coefficients)[0]
+
+
+def logits_at(objective: Objective, thetas: Iterable[Tensor]) -> Tensor:
+    """The network's outputs (T, classes, N) at T thetas (P,)."""
+    return torch.stack([sample_logits(objective, theta) for theta in thetas])
+
+
+def profile(t: np.ndarray, logits: Tensor, targets: Tensor) -> Profile:
+    """Loss, error and their barriers on a path, from its logits (T, classes, N) at t (T,), 0 to 1.
+
+    `tempered_loss` is the loss after dividing the logits at each t by one temperature, that which
+    makes it smallest on these samples: part of a barrier of the cross-entropy is confidence that is
+    lost, and no ridge between two classifications (temperature scaling: Guo et al. 2017). As the
+    temperature is at its minimum, its own error adds nothing to that of the loss to first order.
+
+    Where an output on the path is not finite, all its barriers are NaN.
     """
-    thetas = [path(float(value)) for value in t]
-    if all(torch.isfinite(theta).all() for theta in thetas):
-        scored = [sample_losses(objective, theta) for theta in thetas]
-        losses = torch.stack([loss for loss, _ in scored]).double()  # (T, N)
-        errors = torch.stack([~correct for _, correct in scored]).double()
-        errors[losses.isnan()] = torch.nan
+    if torch.isfinite(logits).all():
+        losses, correct = score(logits.clone(), targets)
+        temperature, tempered = temper(logits, targets)
+        values = (losses.double(), (~correct).double(), tempered)
     else:
-        losses = errors = torch.full((len(t), objective.samples), torch.nan, dtype=torch.float64)
-    barriers = barrier(t, losses), barrier(t, errors)
-    return Profile(t, *mean_and_error(losses), *mean_and_error(errors), *barriers)
+        nothing = torch.full((len(t), len(targets)), torch.nan, dtype=torch.float64)
+        values, temperature = (nothing,) * 3, np.full(len(t), np.nan)
+    by_measure = dict(zip(MEASURES, values, strict=True))
+    summary = {name: mean_and_error(value) for name, value in by_measure.items()}
+    return Profile(
+        t,
+        {name: mean for name, (mean, _) in summary.items()},
+        {name: error for name, (_, error) in summary.items()},
+        temperature,
+        {name: barrier(t, value) for name, value in by_measure.items()},
+    )
+
+
+def temper(logits: Tensor, targets: Tensor) -> tuple[np.ndarray, Tensor]:
+    """Softmax temperatures (T,) that minimise the mean cross-entropy, and its values (T, N) there.
+
+    The mean is convex in 1 / temperature. Where everything is classified rightly it falls on
+    towards COLDEST, where it is 0 for practical purposes.
+    """
+    found, tempered = [], []
+    for one in logits.double():  # (classes, N)
+
+        def losses(log_temperature: float, one: Tensor = one) -> Tensor:
+            return score(one / np.exp(log_temperature), targets)[0]
+
+        best = minimize_scalar(
+            lambda x, losses=losses: float(losses(x).mean()),
+            bounds=(np.log(COLDEST), np.log(HOTTEST)),
+            method="bounded",
+            options={"xatol": 1e-4},
+        )
+        found.append(np.exp(best.x))
+        tempered.append(losses(best.x))
+    return np.array(found), torch.stack(tempered)
 
 
 def barrier(t: np.ndarray, values: Tensor) -> Barrier:
-    """The barrier of per-sample values (T, N) along t (T,)."""
+    """The barrier of per-sample values (T, N) along t (T,), which runs from 0 to 1.
+
+    It is that of Entezari et al. (2021), and never below 0, because at the ends the path is the
+    chord. The highest of T points is as much too high as their errors let it be: `height_se` does
+    not contain the choice.
+    """
     weights = torch.as_tensor(t, dtype=torch.float64, device=values.device).unsqueeze(1)
     rises = values.double() - ((1 - weights) * values[0] + weights * values[-1])
     heights = rises.mean(1)

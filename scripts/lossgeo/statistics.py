@@ -40,6 +40,17 @@ def mean_interval(values: np.ndarray, level: float = 0.95, *, log: bool = False)
     return Interval(float(back(mean)), float(back(low)), float(back(high)), n)
 
 
+def share_interval(count: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact binomial interval of a share, of which `count` of n were seen; NaN for n = 0.
+
+    (Clopper and Pearson 1934.)
+    """
+    if not n:
+        return np.nan, np.nan
+    found = stats.binomtest(count, n).proportion_ci(level, method="exact")
+    return float(found.low), float(found.high)
+
+
 def ratio_of_means(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """mean(a) / mean(b) over the last axis of pairs (..., n), and its standard error.
 

@@ -27,10 +27,12 @@ class Run(NamedTuple):
 
 
 class Pair(NamedTuple):
+    """Two runs that are connected: of two seeds, or a run and what forked from it."""
+
     model: str
     optimizer: str
-    seed_a: int
-    seed_b: int
+    a: str  # "seed0"
+    b: str  # "seed1"; or "fork2", which shares the first 2 epochs with a
 
 
 def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
@@ -68,7 +70,7 @@ def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
     """Whether any stage measures the run at `matched`, so that training has to look for it."""
     return any(
         "matched" in experiment["points"]
-        or ("connectivity" in experiment["stages"] and config["connectivity"]["point"] == "matched")
+        or ("connectivity" in experiment["stages"] and "matched" in config["connectivity"]["at"])
         for experiment in _experiments(config, model, optimizer)
     )
 
@@ -91,12 +93,73 @@ def get_pairs(config: Mapping) -> list[Pair]:
     Disjoint pairs are independent; n seeds give floor(n / 2) of them.
     """
     seeds = config["seeds"]
-    cells = dict.fromkeys((r.model, r.optimizer) for r in get_runs(config, "connectivity"))
     return [
-        Pair(model, optimizer, a, b)
-        for model, optimizer in cells
+        Pair(*cell, f"seed{a}", f"seed{b}")
+        for cell in _cells(config, "connectivity")
         for a, b in zip(seeds[::2], seeds[1::2], strict=False)
     ]
+
+
+def get_forks(config: Mapping) -> list[Pair]:
+    """Every run whose stability to the order of the data is tested, and each run that leaves it."""
+    settings = config["instability"]
+    return [
+        Pair(*cell, f"seed{seed}", f"fork{epoch}")
+        for cell in _cells(config, "instability")
+        for seed in config["seeds"][: settings["runs"]]
+        for epoch in settings["epochs"]
+    ]
+
+
+def get_planes(config: Mapping) -> list[Pair]:
+    """The pair of every model and optimizer that planes are laid through: its first."""
+    firsts = {pair[:2]: pair for pair in reversed(get_pairs(config))}
+    return [firsts[cell] for cell in _cells(config, "connectivity")]
+
+
+def get_third_seed(config: Mapping) -> int | None:
+    """The seed whose minimum lies on a plane with those of the first pair, if there is one more."""
+    return config["seeds"][2] if len(config["seeds"]) > 2 else None
+
+
+def get_connected_points(config: Mapping, model: str, optimizer: str, stage: str) -> list[str]:
+    """The points at which pairs of `stage` (connectivity, instability) are connected.
+
+    Those of the config, or the last of each experiment.
+    """
+    if config["connectivity"]["at"] != "last":
+        return list(config["connectivity"]["at"])
+    return list(
+        dict.fromkeys(
+            experiment["points"][-1]
+            for experiment in _experiments(config, model, optimizer)
+            if stage in experiment["stages"]
+        )
+    )
+
+
+def get_fork_epochs(config: Mapping, model: str, optimizer: str) -> int:
+    """The epoch to which forks of a run are trained."""
+    return max(
+        _epochs(config, experiment, model)
+        for experiment in _experiments(config, model, optimizer)
+        if "instability" in experiment["stages"]
+    )
+
+
+def get_fork_points(config: Mapping, model: str, optimizer: str, shared_epochs: int) -> list[str]:
+    """Of the connected points those that a fork passes: not `matched`, nor what comes before it."""
+    return [
+        point
+        for point in get_connected_points(config, model, optimizer, "instability")
+        if point == "final"
+        or (point.startswith("epoch") and int(point.removeprefix("epoch")) >= shared_epochs)
+    ]
+
+
+def get_rungs(config: Mapping, b: str) -> list[str]:
+    """The kinds of path of a pair: all that the config asks for; to a fork the straight line."""
+    return ["line"] if b.startswith("fork") else list(config["connectivity"]["rungs"])
 
 
 def published_epochs(family: str, width: int) -> int:
@@ -112,6 +175,10 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
         "models": found["models"],
         "optimizers": found["optimizers"],
         "points": found["points"],
+        "connected_points": found["points"][-1:]
+        if config["connectivity"]["at"] == "last"
+        else list(config["connectivity"]["at"]),
+        "limits": config["connectivity"]["limits"],
         "epochs": {model: _epochs(config, found, model) for model in found["models"]},
         "normalization": config["landscape"]["normalization"],
         "ceilings": get_ceilings(config, found["optimizers"], preconditioned=False),
@@ -216,6 +283,11 @@ def check(config: Mapping) -> None:
     _check_factories(config)
 
 
+def _cells(config: Mapping, stage: str) -> list[tuple[str, str]]:
+    """The (model, optimizer) of every run that `stage` measures, each once."""
+    return list(dict.fromkeys((run.model, run.optimizer) for run in get_runs(config, stage)))
+
+
 def _experiments(config: Mapping, model: str, optimizer: str) -> list[Mapping]:
     return [
         experiment
@@ -284,6 +356,12 @@ def _check_grids(config: Mapping) -> None:
                 f"config key flatness.{key}: found {list(radii)}, expected ascending radii: each "
                 "ball's search begins with what was found in the one before"
             )
+    rungs = config["connectivity"]["rungs"]
+    if "renormalised" in rungs and "aligned" not in rungs:
+        raise ConfigError(
+            f"config key connectivity.rungs: found {list(rungs)}, expected aligned beside "
+            "renormalised, which is the aligned line with other activations"
+        )
     hessian = config["hessian"]
     if hessian["top"] + hessian["bottom"] > hessian["steps"]:
         raise ConfigError(
@@ -303,8 +381,9 @@ def _check_points(config: Mapping) -> None:
             for optimizer in experiment["optimizers"]:
                 epochs = get_epochs(config, model, optimizer)
                 points = [(f"experiments.{name}.points", p) for p in experiment["points"]]
-                if "connectivity" in experiment["stages"]:
-                    points.append(("connectivity.point", config["connectivity"]["point"]))
+                at = config["connectivity"]["at"]
+                if at != "last" and {"connectivity", "instability"} & set(experiment["stages"]):
+                    points += [("connectivity.at", point) for point in at]
                 own = _epochs(config, experiment, model)
                 for key, point in points:
                     if point == "final" and own < epochs:
@@ -332,11 +411,34 @@ def _check_points(config: Mapping) -> None:
                 f"config key experiments.{name}.stages: found landscape without hessian, expected "
                 "both: the eigenplane is spanned by Hessian eigenvectors"
             )
+        if "instability" in experiment["stages"]:
+            _check_forks(config, name, experiment)
         if "connectivity" in experiment["stages"] and len(config["seeds"]) < 2:
             raise ConfigError(
                 f"config key seeds: found {config['seeds']}, expected at least two for "
                 f"experiments.{name}.stages: connectivity, which connects pairs of seeds"
             )
+
+
+def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:
+    """A fork has something left to train, and is connected somewhere."""
+    for model in experiment["models"]:
+        for optimizer in experiment["optimizers"]:
+            epochs = get_fork_epochs(config, model, optimizer)
+            latest = max(config["instability"]["epochs"])
+            if latest >= epochs:
+                raise ConfigError(
+                    f"config key instability.epochs: found {latest}, but {model}/{optimizer} of "
+                    f"experiments.{name} is trained for {epochs} epochs; expected fewer, so that a "
+                    "fork has some left to train"
+                )
+            if not get_fork_points(config, model, optimizer, latest):
+                raise ConfigError(
+                    f"config key experiments.{name}.stages: found instability, but none of the "
+                    f"points {get_connected_points(config, model, optimizer, 'instability')} is "
+                    f"passed by a fork of {model}/{optimizer} after {latest} epochs; expected "
+                    "'final' or an epochN from there on"
+                )
 
 
 def _check_data(config: Mapping) -> None:

@@ -51,3 +51,26 @@ def plane(
         coefficients = [np.ones_like(betas), np.full_like(betas, alpha), betas]
         measured.append(summaries(losses, np.stack(coefficients, axis=1)))
     return {name: np.stack([row[name] for row in measured]) for name in measured[0]}
+
+
+def plane_through(
+    theta_1: Tensor, theta_2: Tensor, theta_3: Tensor
+) -> tuple[tuple[Tensor, Tensor], np.ndarray]:
+    """Orthonormal axes (P,) of the plane through three points, and the points on them (3, 2).
+
+    The first point is the origin, the second lies on the first axis, the third on the side of the
+    second axis: coordinates are distances in parameter space. Raises ValueError where the three lie
+    on one line, to a thousandth of the distance of the first two.
+    """
+    origin = theta_1.double()
+    along, aside = theta_2.double() - origin, theta_3.double() - origin
+    length = float(along.norm())
+    first = along / length
+    offset = float(first @ aside)
+    across = aside - offset * first
+    across -= (first @ across) * first  # again, for what rounding left
+    height = float(across.norm())
+    if not height > 1e-3 * length:
+        raise ValueError("the three points lie on one line: they span no plane")
+    axes = first.to(theta_1), (across / height).to(theta_1)
+    return axes, np.array([[0.0, 0.0], [length, 0.0], [offset, height]])

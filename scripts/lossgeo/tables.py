@@ -20,7 +20,6 @@ Paths = Sequence[Path | str]
 
 RUN = ("model", "family", "width", "parameters", "optimizer", "seed")
 MEASURED = (*RUN, "split", "samples")
-PAIR = (*RUN[:-1], "seed_a", "seed_b", "point", "status", "samples")
 
 POINT = ("status", "step", "loss", "loss_se")
 LOSSES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
@@ -118,7 +117,7 @@ def layers(paths: Paths) -> pd.DataFrame:
                 "gauss_newton_trace_se": group.variables["tensor_traces_se"].values,
             }
         )
-        frames.append(_with(known, frame))
+        frames.append(with_identity(known, frame))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -136,7 +135,7 @@ def spectrum(paths: Paths) -> pd.DataFrame:
             }
         )
         identity = _run(path) | {"point": point, "status": status}
-        frames.append(_with(identity, frame))
+        frames.append(with_identity(identity, frame))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -151,7 +150,7 @@ def ladder(paths: Paths) -> pd.DataFrame:
         for subset, values in enumerate(found["eigenvalues"]):
             for rank in range(1, len(values) + 1):
                 rows.append(
-                    _identity(path, (*RUN, "split"))
+                    identity_of(path, (*RUN, "split"))
                     | {"point": point, "status": group.attributes["status"]}
                     | {"samples": found["samples"][subset], "subset": found["number"][subset]}
                     | {"rank": rank, "eigenvalue": values[rank - 1]}
@@ -320,41 +319,8 @@ def trajectory_path(paths: Paths) -> pd.DataFrame:
                 "loss_se": variables["loss_se"].values,
             }
         )
-        frames.append(_with(known, frame))
+        frames.append(with_identity(known, frame))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=MEASURED)
-
-
-def connectivity(paths: Paths) -> pd.DataFrame:
-    """One row per pair of seeds, split and measure: the barrier on the straight line."""
-    rows = []
-    for path in paths:
-        pair = _identity(path, PAIR)
-        for split in ("train", "test"):
-            barriers = store.read(path, split).attributes
-            for measure in ("loss", "error"):
-                rows.append(
-                    pair
-                    | {"split": split, "measure": measure}
-                    | {f"barrier{s}": barriers[f"{measure}_barrier{s}"] for s in ("", "_se", "_t")}
-                )
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=PAIR)
-
-
-def connectivity_path(paths: Paths) -> pd.DataFrame:
-    """One row per point of the straight line between a pair of seeds, and split."""
-    frames = []
-    for path in paths:
-        pair = _identity(path, PAIR)
-        for split in ("train", "test"):
-            variables = store.read(path, split).variables
-            frame = pd.DataFrame(
-                {
-                    name: variables[name].values
-                    for name in ("t", "loss", "loss_se", "error", "error_se")
-                }
-            )
-            frames.append(_with(pair | {"split": split}, frame))
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=PAIR)
 
 
 def columns() -> pd.DataFrame:
@@ -377,6 +343,20 @@ def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
             for name, table in tables.items()
             for column in table.columns
         ]
+    )
+
+
+def identity_of(path: Path | str, names: Sequence[str]) -> dict:
+    """These root attributes of an artefact."""
+    attributes = store.attributes(path)
+    return {name: attributes[name] for name in names}
+
+
+def with_identity(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` with the identity's values in columns before its own."""
+    return pd.concat(
+        [pd.DataFrame({name: [value] * len(frame) for name, value in identity.items()}), frame],
+        axis=1,
     )
 
 
@@ -434,21 +414,8 @@ def _has_pca(path: Path | str) -> bool:
     return "pca" in store.subgroups(path)
 
 
-def _identity(path: Path | str, names: Sequence[str]) -> dict:
-    attributes = store.attributes(path)
-    return {name: attributes[name] for name in names}
-
-
 def _run(path: Path | str) -> dict:
-    return _identity(path, MEASURED)
-
-
-def _with(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` with the identity's values in columns before its own."""
-    return pd.concat(
-        [pd.DataFrame({name: [value] * len(frame) for name, value in identity.items()}), frame],
-        axis=1,
-    )
+    return identity_of(path, MEASURED)
 
 
 def _eigenvalue_ratio(group: store.Group) -> float:

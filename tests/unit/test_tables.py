@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossgeo import store, tables
+from lossgeo import pair_tables, store, tables
 from lossgeo.store import Group, Variable
 
 from .artefacts import (
@@ -22,6 +22,7 @@ from .artefacts import (
     trajectory_status_of,
 )
 
+LIMITS = {"loss": 0.05, "error": 0.02}
 RUNS = [(*cell, seed) for cell in CELLS for seed in SEEDS]
 
 MAKERS = {
@@ -38,8 +39,12 @@ MAKERS = {
     "invariance": lambda files: tables.invariance(files["flatness"]),
     "trajectory": lambda files: tables.trajectory(files["trajectory"]),
     "trajectory_path": lambda files: tables.trajectory_path(files["trajectory"]),
-    "connectivity": lambda files: tables.connectivity(files["pairs"]),
-    "connectivity_path": lambda files: tables.connectivity_path(files["pairs"]),
+    "connectivity": lambda files: pair_tables.connectivity(files["pairs"]),
+    "connectivity_path": lambda files: pair_tables.connectivity_path(files["pairs"]),
+    "barriers": lambda files: pair_tables.barriers(files["pairs"], LIMITS),
+    "similarity": lambda files: pair_tables.similarity(files["pairs"]),
+    "alignment": lambda files: pair_tables.alignment(files["alignment"]),
+    "instability": lambda files: pair_tables.instability(files["forks"], LIMITS),
 }
 
 
@@ -130,8 +135,9 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
         ("landscape", ["convex_fraction", "convex_low", "convex_high", "stencils", "roughness"]),
         ("landscape", ["radius_censored", "evaluated", "held_out", "interpolation_error"]),
         ("flatness", ["rise", "rise_se"]),
-        ("connectivity", ["barrier", "barrier_se", "barrier_t"]),
-        ("connectivity_path", ["loss", "loss_se", "error", "error_se"]),
+        ("connectivity", ["barrier", "barrier_se", "barrier_t", "length_ratio"]),
+        ("connectivity_path", ["loss", "loss_se", "error_se", "tempered_loss", "temperature"]),
+        ("instability", ["barrier", "barrier_se", "barrier_t"]),
     ],
 )
 def test_what_was_not_measured_is_nan_and_what_was_is_a_number(made, name, numbers):
@@ -477,15 +483,63 @@ def test_a_run_without_a_pca_has_its_rows_with_its_status(made):
 
 
 def test_barriers_of_both_splits_and_measures(made):
-    ok = made["connectivity"].query("model == 'mlp-4'")
-    assert list(zip(ok["split"], ok["measure"], strict=True)) == [
-        ("train", "loss"),
-        ("train", "error"),
-        ("test", "loss"),
-        ("test", "error"),
+    one = made["connectivity"].query("model == 'mlp-4' and seed_a == 0")
+    assert list(dict.fromkeys(one["rung"])) == list(pair_tables.RUNGS)
+    assert list(dict.fromkeys(zip(one["split"], one["measure"], strict=True))) == [
+        (split, measure) for split in ("train", "test") for measure in pair_tables.MEASURES
     ]
-    np.testing.assert_allclose(ok["barrier"], [0.25, 0.075] * 2)
-    assert (ok["barrier_t"] == 0.5).all()
-    path = made["connectivity_path"].query("model == 'mlp-4' and split == 'train'")
+    line = one[one["rung"] == "line"]
+    np.testing.assert_allclose(line["barrier"], [0.25, 0.075, 0.125] * 2)
+    np.testing.assert_allclose(line["length_ratio"], 1.25)
+    assert (line["barrier_t"] == 0.5).all()
+    path = made["connectivity_path"].query(
+        "model == 'mlp-4' and split == 'train' and rung == 'curve' and seed_a == 2"
+    )
     np.testing.assert_allclose(path["t"], np.linspace(0, 1, 5))
-    assert set(made["connectivity"]["status"]) == {"ok", "not reached"}
+    assert set(made["connectivity"]["status"]) == {"ok", "not reached", "not available"}
+
+
+def test_a_barrier_over_pairs_has_an_interval_and_says_whether_it_counts(made):
+    """Of two pairs; mlp-8 has one left, which decides nothing."""
+    found = made["barriers"].set_index(["model", "split", "rung", "measure"])
+    line = found.loc["mlp-4", "train", "line", "loss"]
+    assert (line["pairs"], line["limit"], line["exceeded"]) == (2, 0.05, "yes")
+    half = 12.706204736 * 0.0025  # of Student's t with one degree of freedom
+    ends = line[["barrier_mean", "barrier_low", "barrier_high"]].astype(float)
+    np.testing.assert_allclose(ends, 0.2525 + np.array([0, -half, half]))
+    assert line["pairs_below"] == 0
+    assert line["share_below_high"] == pytest.approx(1 - 0.025**0.5)  # (1 - p)^2 = 0.025
+    curve = found.loc["mlp-4", "train", "curve", "error"]
+    assert (curve["limit"], curve["exceeded"], curve["pairs_below"]) == (0.02, "no", 2)
+    single = found.loc["mlp-8", "train", "line", "loss"]
+    assert (single["pairs"], single["exceeded"]) == (1, "undecided")
+    assert math.isnan(single["barrier_low"])
+    none = found.loc["cnn-2", "test", "aligned", "loss"]
+    assert (none["pairs"], none["exceeded"]) == (0, "no pair")
+
+
+def test_similarity_is_there_for_both_kinds_of_ends(made):
+    one = made["similarity"].query("model == 'mlp-4' and seed_a == 0 and split == 'test'")
+    values = one.set_index(["ends", "quantity"])["similarity"]
+    assert values["naive", "unit_correlation"] == 0.3
+    assert values["aligned", "unit_correlation"] == 0.6
+    assert values["naive", "disagreement"] == values["aligned", "disagreement"] == 0.1
+    assert (one["samples"] == OBJECTIVE["samples"] - 100).all()
+
+
+def test_every_start_of_an_alignment_is_recorded(made):
+    one = made["alignment"].query("model == 'mlp-4'")
+    assert list(one["objective"]) == [39.0, 40.0, 38.0]
+    assert list(one["kept"]) == [False, True, False]
+    assert set(made["alignment"]["status"]) == {"ok", "not reached", "not available"}
+
+
+def test_a_fork_has_the_epochs_that_it_shares(made):
+    one = made["instability"].query("model == 'mlp-4' and split == 'train' and measure == 'loss'")
+    assert list(zip(one["seed"], one["shared_epochs"], strict=True)) == [
+        (seed, shared) for seed in SEEDS for shared in (0, 1)
+    ]
+    np.testing.assert_allclose(one["barrier"].iloc[:2], [0.2, 0.2 / 11])
+    lost = made["instability"].query("model == 'mlp-8' and seed == 2")
+    assert (lost["status"] == "diverged").all()
+    assert lost["barrier"].isna().all()

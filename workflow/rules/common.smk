@@ -14,6 +14,8 @@ sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from lossgeo import data, digest, study
 
+ALIGNED = {"aligned", "renormalised", "aligned_curve"}  # rungs that need permutations
+
 
 def prepare_config(config):
     """Check the config and complete it in place, or stop with one message."""
@@ -57,8 +59,9 @@ def get_section(**entries):
 
 def get_probe_section(model, **entries):
     """What every stage needs that evaluates a model: its spec, the data, the device; and `entries`."""
+    spec = config["models"][model]
     return get_section(
-        model=config["models"][model],
+        model={key: value for key, value in spec.items() if key != "permutations"},
         data=study.get_data_spec(config),
         device=config["device"],
         **entries,
@@ -87,12 +90,103 @@ def get_run_files(file, stage=None):
     ]
 
 
-def get_pair_files():
-    """The straight line of every pair of seeds that is connected."""
-    return [
-        f"{RESULTS}/pairs/{pair.model}/{pair.optimizer}/seed{pair.seed_a}-seed{pair.seed_b}.h5"
-        for pair in study.get_pairs(config)
-    ]
+def get_pair_files(pairs, file):
+    """`file` of each of some pairs."""
+    return [f"{RESULTS}/pairs/{p.model}/{p.optimizer}/{p.a}-{p.b}/{file}" for p in pairs]
+
+
+def get_aligned_pairs():
+    """The pairs of seeds that are aligned, if any are."""
+    return study.get_pairs(config) if ALIGNED & set(config["connectivity"]["rungs"]) else []
+
+
+def get_snapshots(wildcards):
+    """theta of the two runs of a pair."""
+    runs = f"{RESULTS}/runs/{wildcards.model}/{wildcards.optimizer}"
+    is_fork = wildcards.b.startswith("fork")
+    b = f"{wildcards.a}/{wildcards.b}" if is_fork else f"{wildcards.b}/snapshots"
+    return {"snapshots_a": f"{runs}/{wildcards.a}/snapshots.h5", "snapshots_b": f"{runs}/{b}.h5"}
+
+
+def get_path_files(wildcards):
+    """What the paths of a pair are made of: two runs, and what its rungs need beside them."""
+    folder = f"{RESULTS}/pairs/{wildcards.model}/{wildcards.optimizer}/{wildcards.a}-{wildcards.b}"
+    rungs = set(study.get_rungs(config, wildcards.b))
+    files = get_snapshots(wildcards)
+    if rungs & ALIGNED:
+        files["alignment"] = f"{folder}/alignment.h5"
+    if rungs & {"curve", "aligned_curve"}:
+        files["curve"] = f"{folder}/curve.h5"
+    return files
+
+
+def get_curve_ends(wildcards):
+    """What the curves of a pair start from."""
+    return {role: file for role, file in get_path_files(wildcards).items() if role != "curve"}
+
+
+def get_plane_files(wildcards):
+    """What the planes of a pair are laid through: its paths' files, and a third run's."""
+    files = get_path_files(wildcards)
+    third = study.get_third_seed(config)
+    if third is not None:
+        runs = f"{RESULTS}/runs/{wildcards.model}/{wildcards.optimizer}"
+        pairs = f"{RESULTS}/pairs/{wildcards.model}/{wildcards.optimizer}"
+        files["snapshots_c"] = f"{runs}/seed{third}/snapshots.h5"
+        if "alignment" in files:
+            files["alignment_c"] = f"{pairs}/{wildcards.a}-seed{third}/alignment.h5"
+    return files
+
+
+def get_pair_section(wildcards, *sections):
+    """What a stage needs that connects two runs: the points, and `sections` of the config."""
+    model, optimizer = wildcards.model, wildcards.optimizer
+    if wildcards.b.startswith("fork"):
+        shared = int(wildcards.b.removeprefix("fork"))
+        points = study.get_fork_points(config, model, optimizer, shared)
+    else:
+        points = study.get_connected_points(config, model, optimizer, "connectivity")
+    chosen = {section: config[section] for section in sections}
+    return get_probe_section(model, points=points, **chosen)
+
+
+def get_profile_section(wildcards):
+    """What the profiles along the paths of a pair depend on."""
+    return get_pair_section(wildcards) | get_section(
+        rungs=study.get_rungs(config, wildcards.b),
+        t=config["connectivity"]["points"],
+        samples=config["objective"]["samples"],
+    )
+
+
+def get_curve_section(wildcards):
+    """What the curves of a pair depend on."""
+    rungs = [r for r in study.get_rungs(config, wildcards.b) if r in ("curve", "aligned_curve")]
+    return get_pair_section(wildcards, "curve") | get_section(
+        rungs=rungs, batch_size=config["training"]["batch_size"]
+    )
+
+
+def get_alignment_section(wildcards):
+    """What the permutations of a pair depend on: also which units a user's model says they are."""
+    section = get_pair_section(wildcards, "alignment")
+    return section | get_section(model=config["models"][wildcards.model])
+
+
+def get_plane_section(wildcards):
+    """What the planes of a pair depend on."""
+    return get_pair_section(wildcards, "objective", "estimator") | get_section(
+        plane=config["connectivity"]["plane"]
+    )
+
+
+def get_fork_section(wildcards):
+    """What a run depends on that leaves another: what that does, but for what is matched."""
+    section = get_train_section(wildcards)
+    for entry in ("matched_loss", "objective"):
+        section.pop(entry, None)
+    epochs = study.get_fork_epochs(config, wildcards.model, wildcards.optimizer)
+    return section | get_section(epochs=epochs)
 
 
 def get_train_section(wildcards):

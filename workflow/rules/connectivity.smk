@@ -1,25 +1,42 @@
 rule connectivity:
     input:
-        snapshots_a=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed_a}}/snapshots.h5",
-        snapshots_b=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed_b}}/snapshots.h5",
+        unpack(get_path_files),
         data=get_data_files(),
     output:
-        f"{RESULTS}/pairs/{{model}}/{{optimizer}}/seed{{seed_a}}-seed{{seed_b}}.h5",
+        f"{RESULTS}/pairs/{{model}}/{{optimizer}}/{{a}}-{{b}}/connectivity.h5",
     log:
-        f"{RESULTS}/logs/connectivity/{{model}}/{{optimizer}}/seed{{seed_a}}-seed{{seed_b}}.log",
+        f"{RESULTS}/logs/connectivity/{{model}}/{{optimizer}}/{{a}}-{{b}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/connectivity/{{model}}/{{optimizer}}/seed{{seed_a}}-seed{{seed_b}}.tsv"
+        f"{RESULTS}/benchmarks/connectivity/{{model}}/{{optimizer}}/{{a}}-{{b}}.tsv"
     conda:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_probe_section(
-            wildcards.model,
-            connectivity=config["connectivity"],
-            samples=config["objective"]["samples"],
-        ),
+        config=get_profile_section,
         code=lambda wildcards: get_code("connectivity.py", wildcards.model),
     message:
-        "line from seed {wildcards.seed_a} to {wildcards.seed_b} of {wildcards.model}, {wildcards.optimizer}"
+        "paths from {wildcards.a} to {wildcards.b} of {wildcards.model}, {wildcards.optimizer}"
     script:
         "../../scripts/connectivity.py"
+
+
+rule planes:
+    input:
+        unpack(get_plane_files),
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/pairs/{{model}}/{{optimizer}}/{{a}}-{{b}}/planes.h5",
+    log:
+        f"{RESULTS}/logs/planes/{{model}}/{{optimizer}}/{{a}}-{{b}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/planes/{{model}}/{{optimizer}}/{{a}}-{{b}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    params:
+        config=get_plane_section,
+        code=lambda wildcards: get_code("planes.py", wildcards.model),
+    message:
+        "planes through {wildcards.a} and {wildcards.b} of {wildcards.model}, {wildcards.optimizer}"
+    script:
+        "../../scripts/planes.py"

@@ -15,8 +15,12 @@ TABLES = {
         "invariance": get_run_files("flatness.h5", "flatness"),
         "trajectory": get_run_files("trajectory.h5", "trajectory"),
         "trajectory_path": get_run_files("trajectory.h5", "trajectory"),
-        "connectivity": get_pair_files(),
-        "connectivity_path": get_pair_files(),
+        "connectivity": get_pair_files(study.get_pairs(config), "connectivity.h5"),
+        "connectivity_path": get_pair_files(study.get_pairs(config), "connectivity.h5"),
+        "barriers": get_pair_files(study.get_pairs(config), "connectivity.h5"),
+        "similarity": get_pair_files(study.get_pairs(config), "connectivity.h5"),
+        "alignment": get_pair_files(get_aligned_pairs(), "alignment.h5"),
+        "instability": get_pair_files(study.get_forks(config), "connectivity.h5"),
     }.items()
     if files  # a study without a stage has no table of it
 }
@@ -24,7 +28,22 @@ TABLES = {
 TABLE_LIMITS = {
     "runs": {"matched_loss": config["training"]["matched_loss"]},
     "landscape": {key: config["landscape"][key] for key in ("rise", "persistence")},
+    "barriers": {"limits": config["connectivity"]["limits"]},
+    "instability": {"limits": config["connectivity"]["limits"]},
 }
+OF_PAIRS = (
+    "connectivity",
+    "connectivity_path",
+    "barriers",
+    "similarity",
+    "alignment",
+    "instability",
+)
+
+
+def get_table_module(wildcards):
+    """Where the function of a table is."""
+    return "pair_tables" if wildcards.table in OF_PAIRS else "tables"
 
 
 rule table:
@@ -47,7 +66,8 @@ rule table:
         "../../envs/tables.yaml"
     params:
         config=lambda wildcards: get_section(**TABLE_LIMITS.get(wildcards.table, {})),
-        code=get_code("table.py"),
+        module=get_table_module,
+        code=lambda wildcards: get_code("table.py", module=f"lossgeo.{get_table_module(wildcards)}"),
     message:
         "table {wildcards.table}"
     script:

@@ -1,0 +1,115 @@
+"""Planes through two minima and a third, or the midpoint of a curve between them."""
+
+import torch
+
+from lossgeo import job, multilevel, probe, store, surface
+from lossgeo.numerics import make_deterministic, numpy_generator
+from lossgeo.objective import Objective
+from lossgeo.store import Group, Variable
+from lossgeo.trajectory import plane_grid
+
+MEASURED = {
+    "loss": ("nats", "mean cross-entropy"),
+    "loss_se": ("nats", "standard error of the loss over the samples"),
+    "rise_se": ("nats", "standard error of loss minus loss of the first point, paired"),
+    "accuracy": ("1", "fraction classified correctly"),
+}
+
+
+def plane(
+    objective: Objective, points: list[torch.Tensor], config: dict, *, generator
+) -> tuple[dict[str, Variable], dict]:
+    """The loss on the plane through three points, in units of distance in parameter space."""
+    axes, corners = surface.plane_through(*points)
+    alphas, betas = (plane_grid(corners[:, axis], **config["plane"]) for axis in (0, 1))
+    measured, levels = multilevel.plane(
+        objective,
+        points[0],
+        *axes,
+        alphas,
+        betas,
+        estimator=config["estimator"],
+        generator=generator,
+    )
+    dims = ("alpha", "beta")
+    variables = {
+        "alpha": Variable(("alpha",), alphas, "1", "distance from the first point to the second"),
+        "beta": Variable(("beta",), betas, "1", "distance from the line through these two"),
+        "corners": Variable(("corner", "axis"), corners, "1", "the three points on the axes"),
+        **{name: Variable(dims, measured[name], *MEASURED[name]) for name in MEASURED},
+        "evaluated": Variable(
+            dims,
+            levels.evaluated.reshape(measured["loss"].shape).astype("int8"),
+            "1",
+            "1: evaluated; 0: interpolated",
+        ),
+    }
+    return variables, {
+        "held_out": levels.held_out,
+        "interpolation_error": levels.interpolation_error,
+    }
+
+
+def main(snakemake) -> None:
+    make_deterministic(snakemake.threads)
+    config, files = snakemake.params.config, snakemake.input
+    identity = probe.run_identity(files.snapshots_a)
+    seed = identity.pop("seed")
+    objective = probe.load_objective(files.data, config, **config["objective"], seed=seed)
+    groups = {}
+    for point in config["points"]:
+        runs = {
+            name: probe.load_point(files[f"snapshots_{name}"], point)
+            for name in "abc"
+            if files.get(f"snapshots_{name}")
+        }
+        orders = {
+            name: probe.load_order(files.get(role), point)
+            for name, role in (("b", "alignment"), ("c", "alignment_c"))
+        }
+
+        def aligned(name: str, runs=runs, orders=orders) -> torch.Tensor | None:
+            order = orders[name]
+            return None if order is None else runs[name].theta[order]
+
+        def midpoint(rung: str, point=point) -> torch.Tensor | None:
+            file = files.get("curve")
+            if file is None or rung not in store.subgroups(file, point):
+                return None
+            found = store.read(file, f"{point}/{rung}").variables["midpoint"].values
+            return torch.from_numpy(found)
+
+        a, b = runs["a"].theta, runs["b"].theta
+        third = runs["c"].theta if "c" in runs else None
+        corners = {
+            "curve": (a, b, midpoint("curve")),
+            "aligned_curve": (a, aligned("b"), midpoint("aligned_curve")),
+            "minima": (a, b, third),
+            "aligned_minima": (a, aligned("b"), aligned("c")),
+        }
+        status = next((run.status for run in runs.values() if run.status != "ok"), "ok")
+        groups[point] = Group({}, {"status": status})
+        for kind, points in corners.items():
+            if any(theta is None or not torch.isfinite(theta).all() for theta in points):
+                continue  # there are no such three points
+            generator = numpy_generator("pair plane levels", seed, kind)
+            try:
+                variables, attributes = plane(objective, points, config, generator=generator)
+            except ValueError as error:  # an untrained midpoint lies on the line
+                print(f"{point}, {kind}: {error}")
+                continue
+            groups[f"{point}/{kind}"] = Group(variables, attributes)
+            print(f"{point}, {kind}: lowest loss on the plane {variables['loss'].values.min():.4g}")
+    probe.write(
+        snakemake,
+        groups,
+        **identity,
+        a=snakemake.wildcards.a,
+        b=snakemake.wildcards.b,
+        **probe.describe(objective, config["objective"]["split"]),
+    )
+
+
+if __name__ == "__main__":
+    job.log_to(snakemake.log[0])
+    main(snakemake)

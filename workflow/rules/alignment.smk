@@ -1,0 +1,20 @@
+rule alignment:
+    input:
+        unpack(get_snapshots),
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/pairs/{{model}}/{{optimizer}}/{{a}}-{{b}}/alignment.h5",
+    log:
+        f"{RESULTS}/logs/alignment/{{model}}/{{optimizer}}/{{a}}-{{b}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/alignment/{{model}}/{{optimizer}}/{{a}}-{{b}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    params:
+        config=get_alignment_section,
+        code=lambda wildcards: get_code("alignment.py", wildcards.model),
+    message:
+        "align {wildcards.b} to {wildcards.a} of {wildcards.model}, {wildcards.optimizer}"
+    script:
+        "../../scripts/alignment.py"

@@ -1,0 +1,20 @@
+rule fork:
+    input:
+        snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/fork{{epoch}}.h5",
+    log:
+        f"{RESULTS}/logs/fork/{{model}}/{{optimizer}}/seed{{seed}}-fork{{epoch}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/fork/{{model}}/{{optimizer}}/seed{{seed}}-fork{{epoch}}.tsv"
+    conda:
+        "../../envs/torch.yaml"
+    threads: 1
+    params:
+        config=get_fork_section,
+        code=lambda wildcards: get_code("fork.py", wildcards.model),
+    message:
+        "{wildcards.model} with {wildcards.optimizer}, seed {wildcards.seed}, in another order from epoch {wildcards.epoch} on"
+    script:
+        "../../scripts/fork.py"
