@@ -15,7 +15,8 @@ def main(snakemake) -> None:
     tables = {Path(path).stem: pd.read_csv(path) for path in snakemake.input.tables}
     draw = getattr(import_module(f"lossgeo.plots.{snakemake.params.family}"), config["figure"])
     with matplotlib.rc_context(style_of(config["style"])):
-        figure = draw(tables, list(snakemake.input.files), config["experiment"], config["style"])
+        files = list(snakemake.input.get("files", []))
+        figure = draw(tables, files, config["experiment"], config["style"])
         for path, metadata in (
             (snakemake.output.pdf, {"CreationDate": None}),
             (snakemake.output.png, {"Software": None}),

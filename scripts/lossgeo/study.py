@@ -113,8 +113,16 @@ def get_forks(config: Mapping) -> list[Pair]:
 
 def get_planes(config: Mapping) -> list[Pair]:
     """The pair of every model and optimizer that planes are laid through: its first."""
-    firsts = {pair[:2]: pair for pair in reversed(get_pairs(config))}
-    return [firsts[cell] for cell in _cells(config, "connectivity")]
+    firsts: dict[tuple[str, str], Pair] = {}
+    for pair in get_pairs(config):
+        firsts.setdefault(pair[:2], pair)
+    return list(firsts.values())
+
+
+def get_plane_points(config: Mapping, model: str, optimizer: str) -> list[str]:
+    """The connected points that figures show: of a list in the config, the last."""
+    points = get_connected_points(config, model, optimizer, "connectivity")
+    return points if config["connectivity"]["at"] == "last" else points[-1:]
 
 
 def get_third_seed(config: Mapping) -> int | None:
@@ -184,6 +192,19 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
         "ceilings": get_ceilings(config, found["optimizers"], preconditioned=False),
         "preconditioned_ceilings": get_ceilings(config, found["optimizers"], preconditioned=True),
     }
+
+
+def get_taxonomy(config: Mapping) -> dict[str, Any]:
+    """What the figure shows that sets sharpness against connectivity: (model, optimizer, point).
+
+    Each model and optimizer whose Hessian was measured where its pairs are connected.
+    """
+    cells = []
+    for name, found in config["experiments"].items():
+        point = get_shown(config, name)["connected_points"][-1]
+        if {"hessian", "connectivity"} <= set(found["stages"]) and point in found["points"]:
+            cells += [(m, o, point) for m in found["models"] for o in found["optimizers"]]
+    return {"cells": list(dict.fromkeys(cells)), "limits": config["connectivity"]["limits"]}
 
 
 def get_ceilings(

@@ -1,4 +1,4 @@
-"""Straight lines between minima, and the barriers on them (Entezari et al. 2021)."""
+"""Paths between minima, and the barriers on them (Entezari et al. 2021)."""
 
 import math
 
@@ -10,9 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lossgeo.objective import evaluate, make_objective
-from lossgeo.paths import barrier, profile, straight_line
+from lossgeo.paths import MEASURES, Profile, barrier, line, logits_at, logits_on, profile, temper
 
 T = np.linspace(0.0, 1.0, 25)
+
+
+def straight(objective, a, b, t=T) -> Profile:
+    """The profile of the straight line."""
+    return profile(t, logits_on(objective, [a, b], line(t)), objective.targets)
 
 
 @pytest.fixture
@@ -21,63 +26,62 @@ def ends(case, generator):
     return case.theta, case.theta + 0.5 * noise
 
 
-def test_a_path_has_its_ends_bit_for_bit(generator):
-    """Signed zeros too, and an end is itself even where the other is not finite."""
-    a, b = torch.randn(2, 500, generator=generator)
-    a[0], a[1] = -0.0, math.inf
-    b[2], b[3] = -0.0, math.nan
-    path = straight_line(a, b)
-    assert torch.equal(path(0.0).view(torch.int32), a.view(torch.int32))
-    assert torch.equal(path(1.0).view(torch.int32), b.view(torch.int32))
-    assert torch.equal(path(0.25)[4:], (0.75 * a + 0.25 * b)[4:])
-
-
-def test_the_ends_are_copies(mlp):
-    """Writing to a point of a path does not reach the minima."""
-    a = mlp.theta.clone()
-    straight_line(a, a)(0.0).zero_()
-    straight_line(a, a)(1.0).zero_()
-    assert torch.equal(a, mlp.theta)
+@pytest.mark.kernels
+def test_a_path_is_what_its_coefficients_say(case, ends):
+    """On the span of its vectors, and the same as at the thetas one by one."""
+    a, b = ends
+    middle = 0.3 * a + 0.1 * b
+    coefficients = np.stack([(1 - T) ** 2, 2 * T * (1 - T), T**2], axis=1)
+    thetas = [(1 - t) ** 2 * a + 2 * t * (1 - t) * middle + t**2 * b for t in T]
+    torch.testing.assert_close(
+        logits_on(case.objective, [a, middle, b], coefficients),
+        logits_at(case.objective, thetas),
+        rtol=0,
+        atol=1e-12,
+    )
 
 
 @pytest.mark.kernels
 def test_from_a_minimum_to_itself_there_is_no_barrier(case):
-    found = profile(case.objective, straight_line(case.theta, case.theta), T)
-    for one in (found.loss_barrier, found.error_barrier):
-        assert one.height == pytest.approx(0.0, abs=1e-14)
-        assert one.height_se == pytest.approx(0.0, abs=1e-14)
+    found = straight(case.objective, case.theta, case.theta)
+    for one in found.barriers.values():
+        assert one.height == pytest.approx(0.0, abs=1e-12)
+        assert one.height_se == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.kernels
 def test_a_profile_is_the_objective_along_the_path(case, ends):
-    path = straight_line(*ends)
-    found = profile(case.objective, path, T)
-    scores = [evaluate(case.objective, path(float(t))) for t in T]
-    np.testing.assert_allclose(found.loss, [s.loss for s in scores], rtol=1e-14)
-    np.testing.assert_allclose(found.loss_se, [s.loss_se for s in scores], rtol=1e-12)
+    a, b = ends
+    found = straight(case.objective, a, b)
+    scores = [evaluate(case.objective, (1 - t) * a + t * b) for t in T]
+    np.testing.assert_allclose(found.means["loss"], [s.loss for s in scores], rtol=1e-12)
+    np.testing.assert_allclose(found.errors["loss"], [s.loss_se for s in scores], rtol=1e-10)
     np.testing.assert_allclose(
-        found.error, [1 - s.accuracy for s in scores], rtol=1e-12, atol=1e-15
+        found.means["error"], [1 - s.accuracy for s in scores], rtol=1e-12, atol=1e-15
     )
-    p, n = found.error, case.objective.samples
+    p, n = found.means["error"], case.objective.samples
     np.testing.assert_allclose(
-        found.error_se, np.sqrt(p * (1 - p) / (n - 1)), rtol=1e-10, atol=1e-9
+        found.errors["error"], np.sqrt(p * (1 - p) / (n - 1)), rtol=1e-10, atol=1e-9
     )
 
 
 def test_the_barrier_is_the_largest_height_above_the_chord(case, ends):
-    found = profile(case.objective, straight_line(*ends), T)
-    chord = (1 - T) * found.loss[0] + T * found.loss[-1]
-    highest = (found.loss - chord).argmax()
-    assert found.loss_barrier.height == pytest.approx((found.loss - chord).max(), abs=1e-14)
-    assert found.loss_barrier.t == T[highest]
+    found = straight(case.objective, *ends)
+    for name in MEASURES:
+        values = found.means[name]
+        chord = (1 - T) * values[0] + T * values[-1]
+        highest = (values - chord).argmax()
+        assert found.barriers[name].height == pytest.approx((values - chord).max(), abs=1e-14)
+        assert found.barriers[name].t == T[highest]
 
 
 @pytest.mark.kernels
-def test_walking_the_other_way_meets_the_same_barrier(case, ends):
-    there = profile(case.objective, straight_line(*ends), T).loss_barrier
-    back = profile(case.objective, straight_line(*ends[::-1]), T).loss_barrier
-    assert there.height == pytest.approx(back.height, abs=1e-12)
-    assert there.height_se == pytest.approx(back.height_se, abs=1e-12)
+def test_walking_the_other_way_meets_the_same_barriers(case, ends):
+    there, back = straight(case.objective, *ends), straight(case.objective, *ends[::-1])
+    for name in MEASURES:
+        one, other = there.barriers[name], back.barriers[name]
+        assert one.height == pytest.approx(other.height, abs=1e-12)
+        assert one.height_se == pytest.approx(other.height_se, abs=1e-12)
 
 
 def test_a_convex_loss_has_no_barrier(generator):
@@ -88,9 +92,36 @@ def test_a_convex_loss_has_no_barrier(generator):
         nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), x, y, dtype=torch.float64
     )
     a, b = torch.randn(2, 15, generator=generator, dtype=torch.float64)
-    found = profile(objective, straight_line(a, b), T)
-    assert found.loss_barrier.height == 0.0
-    assert found.loss_barrier.t in (0.0, 1.0)
+    found = straight(objective, a, b).barriers["loss"]
+    assert found.height == 0.0
+    assert found.t in (0.0, 1.0)
+
+
+@pytest.mark.kernels
+def test_the_temperature_is_the_best_there_is(case, ends):
+    """Of a fine grid none is better, and the tempered loss is the loss at it."""
+    logits = logits_on(case.objective, ends, line(T[:3]))
+    targets = case.objective.targets
+    temperatures, losses = temper(logits, targets)
+    for one, temperature, found in zip(logits, temperatures, losses, strict=True):
+        at = nn.functional.cross_entropy(one.T / temperature, targets, reduction="none")
+        torch.testing.assert_close(found, at, rtol=0, atol=1e-12)
+        for other in np.geomspace(0.01, 100, 400):
+            mean = float(nn.functional.cross_entropy(one.T / other, targets))
+            assert float(found.mean()) <= mean + 1e-8
+
+
+def test_lost_confidence_is_no_ridge_for_the_tempered_loss():
+    """Half way the logits are a tenth of what they are at the ends, and rank the same."""
+    generator = torch.Generator().manual_seed(1)
+    ends = 3 * torch.randn(4, 50, generator=generator, dtype=torch.float64)
+    targets = ends.argmax(0)
+    targets[:10] = (targets[:10] + 1) % 4  # some are wrong: the best temperature is finite
+    found = profile(np.array([0.0, 0.5, 1.0]), torch.stack([ends, 0.1 * ends, ends]), targets)
+    assert found.barriers["loss"].height > 0.05
+    assert found.barriers["error"].height == 0.0
+    assert found.barriers["tempered_loss"].height == pytest.approx(0.0, abs=1e-7)
+    np.testing.assert_allclose(found.temperature[1], 0.1 * found.temperature[0], rtol=1e-3)
 
 
 def test_a_barrier_of_values_made_by_hand():
@@ -121,12 +152,12 @@ def test_a_barrier_is_never_negative(seed, points):
 def test_an_end_that_diverged_has_no_barrier(case, bad):
     broken = case.theta.clone()
     broken[0] = bad
-    found = profile(case.objective, straight_line(case.theta, broken), T)
-    for one in (found.loss_barrier, found.error_barrier):
-        assert math.isnan(one.height)
-        assert math.isnan(one.height_se)
-    assert np.isnan(found.loss[1:]).all()
-    assert np.isnan(found.error[1:]).all()
+    found = straight(case.objective, case.theta, broken)
+    for name in MEASURES:
+        assert math.isnan(found.barriers[name].height)
+        assert math.isnan(found.barriers[name].height_se)
+        assert np.isnan(found.means[name]).all()
+    assert np.isnan(found.temperature).all()
 
 
 def test_a_loss_that_is_not_finite_within_the_path_makes_the_barrier_nan():

@@ -23,7 +23,7 @@ SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "config.schema.yam
 
 CONFIG = """
 data: {folder: nowhere}
-connectivity: {point: epoch12}
+connectivity: {at: [epoch12]}
 seeds: [0, 1, 2, 5, 7]
 models:
   mlp-32: {family: mlp, width: 32}
@@ -129,7 +129,87 @@ def test_pairs_of_seeds_are_disjoint(config, seeds, pairs):
     config["seeds"] = seeds
     found = study.get_pairs(config)
     cells = [("mlp-32", "momentum"), ("mlp-128", "momentum"), ("cnn-16", "momentum")]
-    assert found == [(*cell, *pair) for cell in cells for pair in pairs]
+    assert found == [(*cell, f"seed{a}", f"seed{b}") for cell in cells for a, b in pairs]
+    assert study.get_planes(config) == found[:: max(len(pairs), 1)]
+    assert study.get_third_seed(config) == {5: 2}.get(len(seeds))
+
+
+def test_pairs_are_connected_at_the_last_point_of_each_experiment(config):
+    """mlp-128/momentum is in both."""
+    config["connectivity"]["at"] = "last"
+    config["experiments"]["optimizer"]["stages"].append("connectivity")
+    points = study.get_connected_points(config, "mlp-128", "momentum", "connectivity")
+    assert points == ["epoch12", "final"]
+    assert study.get_plane_points(config, "mlp-128", "momentum") == points
+    assert study.get_connected_points(config, "cnn-16", "momentum", "connectivity") == ["epoch12"]
+    assert study.get_shown(config, "optimizer")["connected_points"] == ["final"]
+    config["connectivity"]["at"] = ["epoch1", "epoch2"]
+    for cell in (("mlp-128", "sgd"), ("cnn-16", "momentum")):
+        found = study.get_connected_points(config, *cell, "connectivity")
+        assert found == ["epoch1", "epoch2"]
+        assert study.get_plane_points(config, *cell) == ["epoch2"]
+    assert study.get_shown(config, "optimizer")["connected_points"] == ["epoch1", "epoch2"]
+
+
+def test_the_taxonomy_has_what_is_connected_where_its_hessian_is_measured(config):
+    momentum = [(m, "momentum", "epoch12") for m in ("mlp-32", "mlp-128", "cnn-16")]
+    assert study.get_taxonomy(config)["cells"] == momentum
+    config["connectivity"]["at"] = "last"
+    config["experiments"]["optimizer"]["stages"].append("connectivity")
+    optimizer = [("mlp-128", o, "final") for o in ("sgd", "momentum")]
+    assert study.get_taxonomy(config)["cells"] == momentum + optimizer
+    config["connectivity"]["at"] = ["epoch3"]
+    assert study.get_taxonomy(config)["cells"] == []
+
+
+# Forks
+
+
+@pytest.fixture
+def forked(config) -> dict:
+    """mlp-128's runs are forked after none and three epochs, for two of the seeds."""
+    config["experiments"]["fork"] = {
+        "models": ["mlp-128"],
+        "optimizers": ["momentum"],
+        "epochs": 6,
+        "points": ["epoch6"],
+        "stages": ["instability"],
+    }
+    config["instability"] |= {"epochs": [0, 3], "runs": 2}
+    config["connectivity"]["at"] = "last"
+    return config
+
+
+def test_forks_are_those_of_the_first_seeds(forked):
+    study.check(forked)
+    assert study.get_forks(forked) == [
+        ("mlp-128", "momentum", f"seed{seed}", f"fork{epoch}")
+        for seed in (0, 1)
+        for epoch in (0, 3)
+    ]
+    assert study.get_fork_epochs(forked, "mlp-128", "momentum") == 6  # its parent: 20
+    assert study.get_rungs(forked, "fork3") == ["line"]
+    assert len(study.get_rungs(forked, "seed1")) == 5
+
+
+def test_a_fork_is_connected_where_it_has_been(forked):
+    def points(*at: str) -> list[str]:
+        forked["connectivity"]["at"] = list(at)
+        return study.get_fork_points(forked, "mlp-128", "momentum", 3)
+
+    assert points("epoch2", "epoch3", "matched", "init", "final") == ["epoch3", "final"]
+    assert points("epoch2") == []
+    refused(forked, "experiments.fork.stages", "epoch2", "after 3 epochs")
+
+
+def test_a_fork_has_epochs_left(forked):
+    forked["instability"]["epochs"] = [0, 6]
+    refused(forked, "instability.epochs", "found 6", "mlp-128/momentum", "6 epochs", "fewer")
+
+
+def test_the_renormalised_line_is_an_aligned_one(config):
+    config["connectivity"]["rungs"] = ["line", "renormalised"]
+    refused(config, "connectivity.rungs", "renormalised", "expected aligned")
 
 
 def test_an_overlays_null_drops_models_optimizers_and_experiments(config):
@@ -218,7 +298,7 @@ def test_only_runs_that_are_measured_at_matched_look_for_it(config):
     optimizer = config["experiments"]["optimizer"]
     assert looking() == {(m, o) for m in optimizer["models"] for o in optimizer["optimizers"]}
     optimizer["points"] = ["final"]
-    config["connectivity"]["point"] = "matched"
+    config["connectivity"]["at"] = ["matched"]
     assert looking() == {(r.model, r.optimizer) for r in study.get_runs(config, "connectivity")}
     assert looking()
 
@@ -234,6 +314,8 @@ def test_a_figure_is_told_what_its_experiment_says(config):
         "models": ["mlp-128"],
         "optimizers": ["adam", "sgd", "momentum"],
         "points": ["epoch5", "final"],
+        "connected_points": ["epoch12"],
+        "limits": {"loss": 0.05, "error": 0.02},
         "epochs": {"mlp-128": 20},
         "normalization": "layer",
         "ceilings": {"sgd": pytest.approx(20.0), "momentum": pytest.approx(380.0)},
@@ -403,26 +485,26 @@ def test_final_is_the_longer_experiments_to_say(config):
 
 
 def test_final_may_not_be_connected_either_where_the_run_is_trained_for_longer(config):
-    config["connectivity"]["point"] = "final"
-    refused(config, "connectivity.point", "'final'", "mlp-128/momentum", "20 epochs", "'epoch12'")
-    config["connectivity"]["point"] = "epoch12"
+    config["connectivity"]["at"] = ["final"]
+    refused(config, "connectivity.at", "'final'", "mlp-128/momentum", "20 epochs", "'epoch12'")
+    config["connectivity"]["at"] = ["epoch12"]
     study.check(config)
 
 
 def test_who_connects_nothing_does_not_mind_the_point_that_is_connected(config):
-    config["connectivity"]["point"] = "final"
+    config["connectivity"]["at"] = ["final"]
     config["experiments"]["architecture"]["stages"] = ["hessian"]
     study.check(config)
 
 
 def test_the_point_that_is_connected_must_be_reached(config):
-    config["connectivity"]["point"] = "epoch15"
-    refused(config, "connectivity.point", "'epoch15'", "cnn-16/momentum", "14 epochs")
+    config["connectivity"]["at"] = ["epoch15"]
+    refused(config, "connectivity.at", "'epoch15'", "cnn-16/momentum", "14 epochs")
 
 
 def test_components_need_snapshots(config):
     config["experiments"]["architecture"] |= {"epochs": 4, "points": ["epoch4"]}
-    config["connectivity"]["point"] = "epoch4"
+    config["connectivity"]["at"] = ["epoch4"]
     config["trajectory"]["components"] = 5
     refused(config, "trajectory.components", "found 5", "5 snapshots", "snapshots_per_epoch")
     config["training"]["snapshots_per_epoch"] = 2

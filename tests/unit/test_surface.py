@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lossgeo.directions import normalize, random_direction
 from lossgeo.objective import evaluate
 from lossgeo.parameters import unflatten
-from lossgeo.surface import centred_grid, line, plane, second_difference
+from lossgeo.surface import centred_grid, line, plane, plane_through, second_difference
 
 from .conftest import dense_hessian
 
@@ -233,3 +233,38 @@ def test_a_line_does_not_depend_on_the_models_own_parameters(mlp):
         line(other.objective, mlp.theta, d, grid)["loss"],
         line(mlp.objective, mlp.theta, d, grid)["loss"],
     )
+
+
+# Planes through three points
+
+
+def test_on_the_plane_through_three_points_lengths_are_distances(generator):
+    points = torch.randn(3, 500, generator=generator, dtype=torch.float64)
+    (first, second), corners = plane_through(*points)
+    axes = torch.stack([first, second])
+    torch.testing.assert_close(axes @ axes.T, torch.eye(2, dtype=torch.float64), rtol=0, atol=1e-12)
+    back = points[0] + torch.from_numpy(corners) @ axes
+    torch.testing.assert_close(back, points, rtol=0, atol=1e-12)
+    distances = torch.cdist(points, points)
+    torch.testing.assert_close(torch.cdist(*[torch.from_numpy(corners)] * 2), distances)
+    assert corners[2, 1] > 0
+
+
+def test_axes_are_orthogonal_even_where_the_triangle_is_thin(generator):
+    a, b = torch.randn(2, 500, generator=generator, dtype=torch.float64)
+    noise = torch.randn(500, generator=generator, dtype=torch.float64)
+    (first, second), _ = plane_through(a, b, (a + b) / 2 + 2e-3 * noise)
+    assert abs(float(first @ second)) < 1e-12
+
+
+@pytest.mark.parametrize("third", [0.5, 0.0, 1.0, 3.0])
+def test_three_points_on_a_line_span_no_plane(generator, third):
+    a, b = torch.randn(2, 50, generator=generator, dtype=torch.float64)
+    with pytest.raises(ValueError, match="one line"):
+        plane_through(a, b, (1 - third) * a + third * b)
+
+
+def test_two_equal_points_span_no_plane(generator):
+    a, b = torch.randn(2, 50, generator=generator, dtype=torch.float64)
+    with pytest.raises(ValueError, match="one line"):
+        plane_through(a, a, b)

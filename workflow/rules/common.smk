@@ -176,7 +176,8 @@ def get_alignment_section(wildcards):
 def get_plane_section(wildcards):
     """What the planes of a pair depend on."""
     return get_pair_section(wildcards, "objective", "estimator") | get_section(
-        plane=config["connectivity"]["plane"]
+        points=study.get_plane_points(config, wildcards.model, wildcards.optimizer),
+        plane=config["connectivity"]["plane"],
     )
 
 
@@ -205,6 +206,14 @@ def get_train_section(wildcards):
 def get_experiment_files(wildcards, file):
     """`file` of every run of an experiment; none for figures that read tables alone."""
     experiment = config["experiments"][wildcards.experiment]
+    if file == "planes.h5":
+        pairs = study.get_planes(config)
+        shown = [
+            pair
+            for pair in pairs
+            if pair.model in experiment["models"] and pair.optimizer in experiment["optimizers"]
+        ]
+        return get_pair_files(shown, file)
     return [
         f"{RESULTS}/runs/{model}/{optimizer}/seed{seed}/{file}"
         for model in experiment["models"]

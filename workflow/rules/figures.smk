@@ -10,7 +10,11 @@ FIGURES = {
     "ladder": ("spectra", "ladder", ["ladder"], None),
     "flatness": ("flatness", "flatness", ["flatness"], None),
     "invariance": ("flatness", "flatness", ["invariance"], None),
-    "connectivity": ("paths", "connectivity", ["connectivity_path"], None),
+    "connectivity": ("paths", "connectivity", ["connectivity", "connectivity_path"], None),
+    "barriers": ("barriers", "connectivity", ["connectivity", "barriers"], None),
+    "widths": ("barriers", "connectivity", ["connectivity", "barriers"], None),
+    "pair_planes": ("paths", "connectivity", [], "planes.h5"),
+    "instability": ("barriers", "instability", ["instability"], None),
     "trajectory": ("trajectories", "trajectory", ["trajectory"], "trajectory.h5"),
 }
 
@@ -46,6 +50,39 @@ for figure, (family, stage, tables, run_file) in FIGURES.items():
             "../../scripts/figure.py"
 
 
+rule figure_taxonomy:
+    input:
+        tables=expand(
+            f"{RESULTS}/tables/{{table}}.csv", table=["eigenvalues", "barriers", "similarity"]
+        ),
+    output:
+        pdf=f"{RESULTS}/figures/taxonomy.pdf",
+        png=report(
+            f"{RESULTS}/figures/taxonomy.png",
+            category="study",
+            labels={"figure": "taxonomy"},
+            caption="../report/taxonomy.rst",
+        ),
+    log:
+        f"{RESULTS}/logs/figure/taxonomy.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figure/taxonomy.tsv"
+    conda:
+        "../../envs/figures.yaml"
+    params:
+        config=get_section(
+            figure="taxonomy",
+            experiment=study.get_taxonomy(config),
+            style=config["figures"],
+        ),
+        family="barriers",
+        code=get_code("figure.py", module="lossgeo.plots.barriers"),
+    message:
+        "figure taxonomy of all experiments"
+    script:
+        "../../scripts/figure.py"
+
+
 rule figures:
     input:
         [
@@ -53,5 +90,7 @@ rule figures:
             for name, experiment in config["experiments"].items()
             for figure, (_, stage, *_) in FIGURES.items()
             if stage is None or stage in experiment["stages"]
+            if figure != "widths" or len(experiment["optimizers"]) == 1
             for format in ("pdf", "png")
         ],
+        expand(rules.figure_taxonomy.output if study.get_taxonomy(config)["cells"] else []),
