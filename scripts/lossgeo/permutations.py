@@ -13,7 +13,8 @@ from torch.func import functional_call
 
 from lossgeo.chain import find_chain
 from lossgeo.models import ModelError
-from lossgeo.parameters import Layout, layout_of, unflatten
+from lossgeo.numerics import torch_generator
+from lossgeo.parameters import Layout, flatten, join, layout_of, unflatten
 
 SPREAD = 0.5  # standard deviation of the logarithms of a start's random factors
 
@@ -71,7 +72,7 @@ def find_groups(model: nn.Module, table: Mapping | None = None) -> list[Group] |
     longer ones hold an equal number of consecutive entries of each unit.
 
     Raises ModelError where the table does not fit the model's parameters. Whether it is true is
-    what `check_groups` tries.
+    what `check_table` tries.
     """
     if table is not None:
         return _read_table(model, table)
@@ -134,19 +135,16 @@ def _read_table(model: nn.Module, table: Mapping) -> list[Group]:
     return groups
 
 
-def check_groups(
-    model: nn.Module,
-    groups: Sequence[Group],
-    input_shape: tuple[int, ...],
-    *,
-    generator: torch.Generator,
-) -> None:
-    """Raise ModelError unless permuting any group's units leaves the model's function as it is.
+def check_table(model: nn.Module, table: Mapping, input_shape: tuple[int, ...]) -> None:
+    """Raise ModelError unless a user's table fits the model and is true of it.
 
-    Each group alone is permuted at random, so that no unit stays in its place, and the outputs on
-    random inputs are compared in float64. The parameters are moved at random from where they are
-    initialised: there, biases of 0 and scales of 1 would hide that they were forgotten.
+    It is true if permuting any group's units leaves the model's function as it is. Each group alone
+    is permuted at random, so that no unit stays in its place, and the outputs on random inputs are
+    compared in float64. The parameters are moved at random from where they are initialised: there,
+    biases of 0 and scales of 1 would hide that they were forgotten.
     """
+    groups = _read_table(model, table)
+    generator = torch_generator("table of permutations")
     model = copy.deepcopy(model).double().eval()
     layout = layout_of(model)
     with torch.no_grad():
@@ -154,7 +152,7 @@ def check_groups(
             scale = parameter.square().mean().sqrt()
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(noise, alpha=0.5 * float(scale) or 0.1)
-    theta = torch.cat([p.detach().reshape(-1) for p in model.parameters()])
+    theta = flatten(model)
     inputs = torch.randn(8, *input_shape, generator=generator, dtype=torch.float64)
 
     def outputs(vector: Tensor) -> Tensor:
@@ -208,7 +206,7 @@ def permute(
             within = torch.arange(axis.block)
             index = (axis.block * permutation[:, None] + within).reshape(-1).to(theta.device)
             parts[axis.parameter] = parts[axis.parameter].index_select(axis.axis, index)
-    return torch.cat([part.reshape(-1) for part in parts.values()])
+    return join(parts.values())
 
 
 def parameter_order(
