@@ -148,6 +148,14 @@ def _read_point(snapshots: Path | str, point: str) -> dict[str, np.ndarray] | No
     return rows | {"step": columns["step"].values[index]}
 
 
+def load_order(alignment: Path | str, point: str) -> Tensor | None:
+    """The order (P,) int64 in which theta_b is aligned, or None where there is no alignment."""
+    if store.read(alignment, point, ()).attributes["status"] != "ok":
+        return None
+    order = store.read(alignment, point, ("order",)).variables["order"]
+    return torch.from_numpy(order.values).long()
+
+
 def run_identity(snapshots: Path | str) -> dict:
     """Which run these snapshots are of: the root attributes IDENTITY."""
     attributes = store.attributes(snapshots)

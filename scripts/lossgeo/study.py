@@ -497,16 +497,26 @@ def _check_data(config: Mapping) -> None:
 
 
 def _check_factories(config: Mapping) -> None:
-    """Build each user's model once, in a process of its own: this one must stay without torch."""
+    """Build each user's model once, and try its permutations, if it has a table of them.
+
+    This is done in a process of its own: this one must stay without torch.
+    """
     factories = {n: spec for n, spec in config["models"].items() if "factory" in spec}
     if not factories:
         return
     input_shape, classes = _data_shape(config)
     program = (
         "import sys, json; sys.path.insert(0, sys.argv[1]); from lossgeo import models\n"
+        "shape = tuple(json.loads(sys.argv[3]))\n"
         "for name, spec in json.loads(sys.argv[2]).items():\n"
-        "    try: models.build(spec, tuple(json.loads(sys.argv[3])), int(sys.argv[4]))\n"
-        "    except models.ModelError as error: sys.exit(f'config key models.{name}: {error}')\n"
+        "    key = f'models.{name}'\n"
+        "    try:\n"
+        "        model = models.build(spec, shape, int(sys.argv[4]))\n"
+        "        if 'permutations' in spec:\n"
+        "            from lossgeo import permutations\n"
+        "            key += '.permutations'\n"
+        "            permutations.check_table(model, spec['permutations'], shape)\n"
+        "    except models.ModelError as error: sys.exit(f'config key {key}: {error}')\n"
     )
     done = subprocess.run(
         [

@@ -655,6 +655,24 @@ def test_a_users_model_that_cannot_take_the_images_is_refused_by_its_key(factory
     refused(factory(source), "models.mlp-32", "my_models:make")
 
 
+DEEP = """
+    from torch import nn
+
+    def make(input_shape, classes):
+        layers = [nn.Flatten(), nn.Linear(30, 4), nn.LayerNorm(4), nn.Linear(4, classes)]
+        return nn.Sequential(*layers)
+"""
+
+
+def test_a_true_table_of_permutations_passes_and_one_that_is_not_is_refused_by_its_key(factory):
+    config = factory(DEEP)
+    table = {"1.weight": 0, "1.bias": 0, "2.weight": 0, "2.bias": 0, "3.weight": [1]}
+    config["models"]["mlp-32"]["permutations"] = {"hidden": table}
+    study.check(config)
+    del table["2.bias"]
+    refused(config, "models.mlp-32.permutations: group hidden", "axis 0 of 2.bias")
+
+
 # What the schema finds, explained
 
 
@@ -822,3 +840,30 @@ def test_a_factory_is_a_module_and_a_function(reference):
     message = explained(put("models/own", f"{{factory: '{reference}'}}"))
     for word in ("models.own.factory", repr(reference), "package.module:function"):
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        ("{}", "permutations"),
+        ("{a/b: {w: 0}}", "permutations"),
+        ("{units: {}}", "permutations.units"),
+        ("{units: {w: x}}", "permutations.units.w"),
+        ("{units: {w: -1}}", "permutations.units.w"),
+        ("{units: {w: []}}", "permutations.units.w"),
+        ("{units: {w: [0, 0]}}", "permutations.units.w"),
+        ("{units: {w: [0.5]}}", "permutations.units.w.0"),
+    ],
+)
+def test_a_table_of_permutations_names_groups_parameters_and_axes(table, key):
+    spec = f"{{factory: 'a:b', permutations: {table}}}"
+    assert f"models.own.{key}: " in explained(put("models/own", spec))
+
+
+def test_a_table_of_permutations_passes_the_schema_and_is_for_factories_alone():
+    config = yaml.safe_load(CONFIG)
+    table = {"units": {"0.weight": 0, "2.weight": [0, 1]}}
+    config["models"]["own"] = {"factory": "a:b", "permutations": table}
+    validate(config, str(SCHEMA))
+    spec = "{family: mlp, width: 2, permutations: {units: {w: 0}}}"
+    assert "models.own.permutations" in explained(put("models/own", spec))
