@@ -107,7 +107,7 @@ def similarities(objective: Objective, a: Tensor, b: Tensor, order: Tensor | Non
     nothing = (np.nan, np.nan)
     variables = {}
     for name, description in SIMILARITIES.items():
-        values = np.array([row.get(name, nothing)[:2] for row in rows])
+        values = np.array([row.get(name, nothing) for row in rows])
         variables[name] = Variable(("ends",), values[:, 0], "1", description)
         variables[f"{name}_se"] = Variable(
             ("ends",), values[:, 1], "1", "its standard error over the samples"
@@ -130,7 +130,7 @@ def main(snakemake) -> None:
     for point in config["points"]:
         a, b = (probe.load_point(end, point) for end in ends)
         status = next((p.status for p in (a, b) if p.status != "ok"), "ok")
-        order = probe.load_order(files.get("alignment"), point)
+        order = probe.load_order(files.alignment, point) if files.get("alignment") else None
         groups[point] = Group({}, {"status": status})
         for rung in config["rungs"]:
             midpoint = None

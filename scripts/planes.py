@@ -64,12 +64,13 @@ def main(snakemake) -> None:
             if files.get(f"snapshots_{name}")
         }
         orders = {
-            name: probe.load_order(files.get(role), point)
+            name: probe.load_order(files[role], point)
             for name, role in (("b", "alignment"), ("c", "alignment_c"))
+            if files.get(role)
         }
 
         def aligned(name: str, runs=runs, orders=orders) -> torch.Tensor | None:
-            order = orders[name]
+            order = orders.get(name)
             return None if order is None else runs[name].theta[order]
 
         def midpoint(rung: str, point=point) -> torch.Tensor | None:
