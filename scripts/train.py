@@ -1,12 +1,10 @@
 """Train one run: snapshots of theta (HDF5) and the history of the losses (CSV)."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import torch
 
-from lossgeo import job, probe, store
+from lossgeo import job, probe, runs, store
 from lossgeo.models import build, family_of
 from lossgeo.numerics import (
     choose_device,
@@ -16,46 +14,7 @@ from lossgeo.numerics import (
     torch_generator,
 )
 from lossgeo.parameters import layout_of
-from lossgeo.store import Group, Variable
-from lossgeo.training import Matched, train
-
-UNITS = {
-    "step": ("1", "optimizer steps taken"),
-    "epoch": ("1", "epochs trained"),
-    "train_loss": ("nats", "mean cross-entropy on the training evaluation subset"),
-    "train_accuracy": ("1", "fraction classified correctly on the training evaluation subset"),
-    "test_loss": ("nats", "mean cross-entropy on the test evaluation subset"),
-    "test_accuracy": ("1", "fraction classified correctly on the test evaluation subset"),
-}
-VECTORS = {
-    "theta": ("1", "flat parameter vector theta"),
-    "preconditioner": (
-        "nats",
-        "Adam's, P: its update is theta <- theta - lr m / P, m the mean gradient",
-    ),
-}
-
-
-def as_group(matched: Matched) -> Group:
-    """The matched point as it is stored."""
-    vectors = {"theta": matched.theta, "preconditioner": matched.preconditioner}
-    numbers = {
-        "step": (matched.step, *UNITS["step"]),
-        "epoch": (matched.epoch, *UNITS["epoch"]),
-        "loss": (matched.loss, "nats", "mean cross-entropy on the objective's samples"),
-        "loss_se": (matched.loss_se, "nats", "its standard error over the samples"),
-    }
-    return Group(
-        {
-            name: Variable(("parameter",), vector, *VECTORS[name])
-            for name, vector in vectors.items()
-            if vector is not None
-        }
-        | {
-            name: Variable((), np.array(value), units, description)
-            for name, (value, units, description) in numbers.items()
-        }
-    )
+from lossgeo.training import train
 
 
 def main(snakemake) -> None:
@@ -102,22 +61,9 @@ def main(snakemake) -> None:
         reached = f"at step {run.matched.step}: {run.matched.loss:.4g}" if run.matched else "never"
         print(f"a loss of at most {config['matched_loss']:.4g} nats on the objective {reached}")
 
-    columns = {
-        name: Variable(("snapshot",), values[run.snapshot_rows], *UNITS[name])
-        for name, values in run.history.items()
-    }
-    rows = {"theta": run.snapshots, "preconditioner": run.preconditioners}
-    vectors = {
-        name: Variable(("snapshot", "parameter"), values, *VECTORS[name])
-        for name, values in rows.items()
-        if values is not None
-    }
-    groups = {"/": Group(vectors | columns)}
-    if run.matched:
-        groups["matched"] = as_group(run.matched)
     store.write(
         snakemake.output.snapshots,
-        groups,
+        runs.as_groups(run),
         store.provenance(
             config,
             snakemake.params.code,
@@ -125,10 +71,7 @@ def main(snakemake) -> None:
             device=device.type,
             kernels=kernels(device),
             **identity,
-            diverged=run.diverged,
-            preconditioned=run.preconditioners is not None,
-            parameter_names=json.dumps(layout.names),
-            parameter_shapes=json.dumps(layout.shapes),
+            **runs.describe(run, layout),
         ),
     )
     history = pd.DataFrame(run.history)

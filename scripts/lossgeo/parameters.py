@@ -53,3 +53,31 @@ def unflatten(theta: Tensor, layout: Layout) -> dict[str, Tensor]:
         name: part.view(shape)
         for name, part, shape in zip(layout.names, parts, layout.shapes, strict=True)
     }
+
+
+def put(model: nn.Module, theta: Tensor) -> None:
+    """Copy theta (P,) into the model's own parameters, which stay where they are."""
+    with torch.no_grad():
+        parts = unflatten(theta, layout_of(model)).values()
+        for parameter, part in zip(model.parameters(), parts, strict=True):
+            parameter.copy_(part)
+
+
+def string_together(model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Make the model's parameters views of one vector, and their gradients of another: both (P,).
+
+    The gradients are zero. What is written into the first is the network's from then on, and
+    backward passes add to the second, in one piece however many layers there are. Each parameter
+    keeps its strides, so the kernels are the same. Where these are not those of a contiguous tensor
+    (`models.memory_format`), the order within its part of the vectors is not that of theta.
+    """
+    layout = layout_of(model)
+    theta = flatten(model)
+    vectors = theta, torch.zeros_like(theta)
+    parts = zip(*(vector.split(layout.sizes) for vector in vectors), strict=True)
+    for parameter, (values, gradients) in zip(model.parameters(), parts, strict=True):
+        strides = parameter.shape, parameter.stride()
+        values = values.as_strided(*strides, values.storage_offset()).copy_(parameter.detach())
+        parameter.data = values
+        parameter.grad = gradients.as_strided(*strides, gradients.storage_offset())
+    return vectors

@@ -1,8 +1,8 @@
 """Training runs from tensors in memory: snapshots of theta and the history of the losses."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.objective import Objective, evaluate
-from lossgeo.parameters import flatten
+from lossgeo.parameters import Layout, flatten, layout_of, put, unflatten
 
 OPTIMIZERS = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
@@ -43,6 +43,19 @@ class Run:
     history: dict[str, np.ndarray]  # the columns HISTORY, each (rows,); row 0 is the initialisation
     diverged: bool  # theta stopped being finite
     matched: Matched | None  # None: not asked for, or never reached
+    # (E, P) float32, the optimizer's states (`read_states`) after the epochs `state_epochs` (E,):
+    # each whole one but the last
+    states: dict[str, np.ndarray]
+    state_epochs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run goes on that shares its beginning with another: after so many whole epochs."""
+
+    theta: np.ndarray  # (P,) float32
+    epoch: int
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)  # (P,), as in Run.states
 
 
 def make_optimizer(parameters, spec: Mapping) -> torch.optim.Optimizer:
@@ -79,6 +92,70 @@ def preconditioner(update: torch.optim.Optimizer) -> Tensor | None:
     return torch.cat([part.reshape(-1) for part in parts])
 
 
+def read_states(update: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers of its past updates, beside their number: vectors (P,) by name.
+
+    SGD with momentum has its `momentum_buffer`, Adam its `exp_avg` and `exp_avg_sq`, and with
+    AMSGrad `max_exp_avg_sq`; plain SGD has nothing, nor has any before its first update. NaN for
+    parameters without a gradient, which are not updated.
+    """
+    (group,) = update.param_groups
+    states = [update.state.get(parameter, {}) for parameter in group["params"]]
+    names = {name for state in states for name, value in state.items() if value is not None}
+    return {
+        name: torch.cat(
+            [
+                state.get(name, torch.full_like(parameter, torch.nan)).detach().reshape(-1)
+                for parameter, state in zip(group["params"], states, strict=True)
+            ]
+        )
+        for name in sorted(names - {"step"})
+    }
+
+
+def write_states(
+    update: torch.optim.Optimizer, states: Mapping[str, Tensor], layout: Layout, steps: int
+) -> None:
+    """Put states from `read_states` into an optimizer, as if it had taken so many steps."""
+    (group,) = update.param_groups
+    for name, vector in states.items():
+        parts = unflatten(vector, layout).values()
+        for parameter, part in zip(group["params"], parts, strict=True):
+            # strides as the parameter's: fused kernels walk through both as they lie in memory
+            update.state[parameter][name] = torch.empty_like(parameter).copy_(part)
+            if "betas" in group:
+                taken = torch.tensor(float(steps), device=parameter.device)
+                update.state[parameter]["step"] = taken
+
+
+def make_backward(
+    model: nn.Module, inputs: Tensor, targets: Tensor, device: torch.device | str
+) -> Callable[[Tensor], Tensor]:
+    """Move model, inputs (n, ...) and targets (n,) to a device, for training in shares of a batch.
+
+    Returns a function of a batch, indices on that device, that adds the gradient of its mean
+    cross-entropy to those of the parameters, and returns the mean. The batch goes through the
+    network in shares that fit the cache, in the memory format that suits the network.
+    """
+    format_in_memory, block = memory_format(model), block_size(model)
+    model.to(device=device, memory_format=format_in_memory)
+    inputs, targets = inputs.to(device), targets.to(device)
+
+    def backward(batch: Tensor) -> Tensor:
+        total = 0.0
+        for part in batch.split(block):
+            x = inputs.index_select(0, part)
+            if format_in_memory != torch.contiguous_format:
+                x = in_memory_format(x, format_in_memory)
+            y = targets.index_select(0, part)
+            loss = nn.functional.cross_entropy(model(x), y, reduction="sum") / len(batch)
+            loss.backward()
+            total = total + loss.detach()
+        return total
+
+    return backward
+
+
 def train(
     model: nn.Module,
     inputs: Tensor,
@@ -93,6 +170,7 @@ def train(
     snapshots_per_epoch: int,
     generator: torch.Generator,
     matched: tuple[Objective, float] | None = None,
+    start: Start | None = None,
 ) -> Run:
     """Minimise the mean cross-entropy of `model` over inputs (n, ...) and targets (n,).
 
@@ -108,15 +186,23 @@ def train(
     next 100 steps, and keeps the first that does not, or the closest from below. Looking changes
     nothing about the run.
 
+    With a `start`, the run is that of its epochs from there to the last of `epochs`, with history
+    and snapshots that begin at the start. `generator` skips the permutations of the epochs before:
+    with the one that the run of the start had, this one goes on exactly as that did; with another,
+    the two part there, as in Frankle et al. 2020.
+
     The model's dropout, if any, draws from the caller's random state.
     """
     device = train_objective.device
-    format_in_memory, block = memory_format(model), block_size(model)
-    model.to(device=device, memory_format=format_in_memory)
-    inputs, targets = inputs.to(device), targets.to(device)
+    backward = make_backward(model, inputs, targets, device)
     update = make_optimizer(model.parameters(), optimizer)
 
     steps_per_epoch = -(-len(inputs) // batch_size)
+    first = start.epoch if start else 0
+    if start:
+        put(model, torch.from_numpy(start.theta))
+        states = {name: torch.from_numpy(vector) for name, vector in start.states.items()}
+        write_states(update, states, layout_of(model), first * steps_per_epoch)
     evaluation_steps = spread(steps_per_epoch, evaluations_per_epoch)
     snapshot_steps = spread(steps_per_epoch, snapshots_per_epoch)
 
@@ -124,6 +210,7 @@ def train(
     snapshots: list[np.ndarray] = []
     preconditioners: list[np.ndarray] = []
     snapshot_rows: list[int] = []
+    states_by_epoch: dict[int, dict[str, np.ndarray]] = {}
 
     def record(epoch: int, step_in_epoch: int, with_snapshot: bool) -> bool:
         """Add a row of history, and a snapshot if asked; return whether theta is finite."""
@@ -177,21 +264,19 @@ def train(
         else:
             due = math.inf
 
-    finite = record(0, 0, True)
+    finite = record(first, 0, True)
     if matched:
-        look(0)
+        look(first * steps_per_epoch)
     model.train()
     for epoch in range(epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
+        if epoch < first:
+            continue
+        if not finite:
+            break
         for step, batch in enumerate(order.split(batch_size), start=1):
             update.zero_grad()
-            for part in batch.split(block):  # shares of the batch's mean that fit the cache
-                x = inputs.index_select(0, part)
-                if format_in_memory != torch.contiguous_format:
-                    x = in_memory_format(x, format_in_memory)
-                y = targets.index_select(0, part)
-                loss = nn.functional.cross_entropy(model(x), y, reduction="sum") / len(batch)
-                loss.backward()
+            backward(batch)
             update.step()
             taken = epoch * steps_per_epoch + step
             if matched and due <= taken <= last:
@@ -202,8 +287,10 @@ def train(
                 finite = record(epoch, step, step in snapshot_steps)
             if not finite:
                 break
-        if not finite:
-            break
+        if finite and epoch + 1 < epochs:
+            states = read_states(update)
+            if states:
+                states_by_epoch[epoch + 1] = {n: as_stored(v) for n, v in states.items()}
 
     history = {
         name: np.array(column)
@@ -216,6 +303,11 @@ def train(
         history,
         diverged=not finite,
         matched=best,
+        states={
+            name: np.stack([states[name] for states in states_by_epoch.values()])
+            for name in next(iter(states_by_epoch.values()), {})
+        },
+        state_epochs=np.array(list(states_by_epoch), dtype=np.int64),
     )
 
 
@@ -260,11 +352,11 @@ def spread(steps: int, parts: int) -> frozenset[int]:
 def find_point(point: str, epochs: np.ndarray) -> int | None:
     """The snapshot that a point of a run names, or None where the run never got there.
 
-    `init` is the first snapshot, `final` the last and `epochN` the one after N epochs; `epochs`
-    (S,) has one entry per snapshot.
+    `init` is the one before the first epoch, `final` the last and `epochN` the one after N epochs;
+    `epochs` (S,) has one entry per snapshot. Those of a fork begin later than at `init`.
     """
     if point == "init":
-        return 0
+        return None if epochs[0] else 0
     if point == "final":
         return len(epochs) - 1
     reached = np.flatnonzero(np.asarray(epochs) == int(point.removeprefix("epoch")))

@@ -1,10 +1,13 @@
 """theta and the model's named tensors are two views of the same numbers."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from lossgeo.parameters import flatten, layout_of, unflatten
+from lossgeo.models import memory_format
+from lossgeo.parameters import flatten, layout_of, put, string_together, unflatten
 
 
 def test_theta_strings_up_the_parameters_in_the_models_order(case):
@@ -51,3 +54,40 @@ def test_a_theta_of_another_length_is_refused_with_both_lengths(mlp, change):
     layout = layout_of(mlp.model)
     with pytest.raises(ValueError, match=rf"{layout.size + change}.*{layout.size}"):
         unflatten(torch.zeros(layout.size + change), layout)
+
+
+def test_put_undoes_flatten_bit_for_bit(case):
+    model = copy.deepcopy(case.model).to(memory_format=memory_format(case.model))
+    places = [(p.data_ptr(), p.stride()) for p in model.parameters()]
+    put(model, case.theta)
+    assert torch.equal(flatten(model), case.theta)
+    assert [(p.data_ptr(), p.stride()) for p in model.parameters()] == places
+    with pytest.raises(ValueError, match="theta has shape"):
+        put(model, case.theta[1:])
+
+
+def test_a_model_that_is_strung_together_stays_the_same_function(case):
+    model = copy.deepcopy(case.model).to(memory_format=memory_format(case.model))
+    before, strides = flatten(model), [p.stride() for p in model.parameters()]
+    vectors = string_together(model)
+    assert torch.equal(flatten(model), before)
+    assert [p.stride() for p in model.parameters()] == strides
+    assert [p.grad.stride() for p in model.parameters()] == strides
+    assert all(vector.shape == before.shape for vector in vectors)
+
+
+def test_parameters_and_gradients_that_are_strung_together_are_the_two_vectors(case):
+    """Backward passes add to the second; what is written to the first, the parameters are."""
+    model = copy.deepcopy(case.model).to(memory_format=memory_format(case.model))
+    theta, gradient = string_together(model)
+    assert (gradient == 0).all()
+    for _ in range(2):
+        nn.functional.cross_entropy(model(case.inputs), case.targets).backward()
+    there = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
+    assert torch.equal(there.sort().values, gradient.sort().values)
+    leaf = flatten(model).requires_grad_()
+    (once,) = torch.autograd.grad(case.loss(leaf), leaf)
+    torch.testing.assert_close(there, 2 * once, rtol=1e-10, atol=1e-14)
+    start = flatten(model)
+    theta.sub_(gradient)
+    assert torch.equal(flatten(model), start - there)

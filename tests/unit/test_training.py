@@ -12,7 +12,15 @@ from lossgeo import training
 from lossgeo.models import block_size, build
 from lossgeo.objective import evaluate, make_objective
 from lossgeo.parameters import flatten
-from lossgeo.training import HISTORY, find_point, make_optimizer, spread, steps_to_wait, train
+from lossgeo.training import (
+    HISTORY,
+    Start,
+    find_point,
+    make_optimizer,
+    spread,
+    steps_to_wait,
+    train,
+)
 
 SPEC = {"family": "mlp", "width": 6}
 
@@ -29,7 +37,7 @@ def toy():
 
 def run(toy, *, dtype=torch.float32, seed=0, spec=SPEC, **changes):
     inputs, targets = toy[0].to(dtype), toy[1]
-    model = build(spec, (1, 3, 3), 3, seed=seed).to(dtype)
+    model = build(spec, toy[0].shape[1:], 3, seed=seed).to(dtype)
     objectives = [
         make_objective(copy.deepcopy(model), inputs[part], targets[part], dtype=dtype)
         for part in (slice(0, 40), slice(40, 60))
@@ -264,6 +272,12 @@ def test_points_of_a_run(point, expected):
     assert find_point(point, np.array([0.0, 0.5, 1.0, 1.5, 2.0])) == expected
 
 
+def test_a_fork_has_no_initialisation_of_its_own():
+    epochs = np.array([2.0, 3.0, 4.0])
+    points = ("init", "epoch1", "epoch2", "epoch4", "final")
+    assert [find_point(point, epochs) for point in points] == [None, None, 0, 2, 2]
+
+
 # The matched point
 
 OPTIMIZERS = [
@@ -446,3 +460,137 @@ def test_sgd_has_no_preconditioner(toy):
     found, *_ = run(toy, optimizer={"name": "SGD", "lr": 0.5}, matched=(objective, 0.9))
     assert found.preconditioners is None
     assert found.matched.preconditioner is None
+
+
+# Forks
+
+
+@pytest.fixture(scope="module")
+def wide(toy):
+    """The same images, large enough for a convolutional network."""
+    return nn.functional.interpolate(toy[0], size=(8, 8)), toy[1]
+
+
+def fork_of(parent, k):
+    """Where the parent was after k epochs; it has one snapshot an epoch."""
+    at = np.flatnonzero(parent.state_epochs == k)
+    states = {name: values[row] for name, values in parent.states.items() for row in at}
+    return Start(parent.snapshots[k], k, states)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("k", [0, 1, 3])
+@pytest.mark.parametrize("spec", [SPEC, {"family": "cnn", "width": 2}], ids=("mlp", "cnn"))
+@pytest.mark.parametrize(
+    ("optimizer", "states"),
+    [
+        ({"name": "SGD", "lr": 0.1}, []),
+        ({"name": "SGD", "lr": 0.05, "momentum": 0.9}, ["momentum_buffer"]),
+        (
+            {"name": "SGD", "lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.01},
+            ["momentum_buffer"],
+        ),
+        ({"name": "Adam", "lr": 0.01}, ["exp_avg", "exp_avg_sq"]),
+        (
+            {"name": "AdamW", "lr": 0.01, "betas": [0.5, 0.7], "amsgrad": True},
+            ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
+        ),
+    ],
+    ids=("sgd", "momentum", "dampened", "adam", "amsgrad"),
+)
+def test_a_fork_in_the_same_order_is_the_run_itself(wide, optimizer, states, spec, k):
+    settings = {"optimizer": optimizer, "spec": spec, "epochs": 5, "evaluations_per_epoch": 1}
+    parent, *_ = run(wide, **settings)
+    assert sorted(parent.states) == states
+    np.testing.assert_array_equal(parent.state_epochs, [1, 2, 3, 4] if states else [])
+    # the fork's network starts elsewhere, and all that it has of the parent is the start
+    order = torch.Generator().manual_seed(0)
+    fork, *_ = run(wide, seed=1, generator=order, start=fork_of(parent, k), **settings)
+    np.testing.assert_array_equal(fork.snapshots, parent.snapshots[k:])
+    np.testing.assert_array_equal(fork.snapshot_rows, np.arange(6 - k))
+    for name in HISTORY:
+        np.testing.assert_array_equal(fork.history[name], parent.history[name][k:])
+    if parent.preconditioners is not None:
+        np.testing.assert_array_equal(fork.preconditioners, parent.preconditioners[k:])
+    for name in states:
+        np.testing.assert_array_equal(fork.states[name], parent.states[name][-(4 - k) :])
+
+
+@pytest.mark.kernels
+def test_momentum_is_part_of_where_a_fork_starts(wide):
+    settings = {"optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9}, "epochs": 4}
+    parent, *_ = run(wide, **settings)
+    still = Start(parent.snapshots[2], 2)
+    fork, *_ = run(wide, start=still, **settings)
+    assert (fork.snapshots[1] != parent.snapshots[3]).any()
+
+
+def test_forks_part_from_the_run_and_see_one_order_after_any_start(wide):
+    """Steps so small that theta barely moves: what two forks add in an epoch then is the same."""
+    settings = {"optimizer": {"name": "SGD", "lr": 1e-3}, "epochs": 4, "batch_size": 7}
+    parent, *_ = run(wide, **settings, snapshots_per_epoch=9)
+    ends = parent.snapshots[::9]
+
+    def last_epoch(k, seed):
+        order = torch.Generator().manual_seed(seed)
+        start = Start(ends[k], k)
+        fork, *_ = run(wide, **settings, generator=order, start=start, snapshots_per_epoch=9)
+        return np.diff(fork.snapshots[-10:], axis=0)
+
+    own, early, late, other = (last_epoch(*f) for f in ((2, 0), (1, 5), (3, 5), (3, 6)))
+    size = np.abs(late).max()
+    assert np.abs(early - late).max() < 0.05 * size
+    assert np.abs(other - late).max() > 0.5 * size
+    assert np.abs(own - late).max() > 0.5 * size
+    np.testing.assert_array_equal(own, np.diff(parent.snapshots[-10:], axis=0))
+
+
+def test_a_fork_of_a_run_that_had_diverged_is_one_snapshot_without_theta(toy):
+    settings = {"optimizer": {"name": "Adam", "lr": 0.1}, "batch_size": 60}
+    parent, *_ = run(toy, **settings)
+    nothing = Start(np.full_like(parent.snapshots[0], np.nan), 2)
+    fork, *_ = run(toy, **settings, start=nothing)
+    assert fork.diverged
+    assert np.isnan(fork.snapshots).all()
+    assert len(fork.snapshots) == len(fork.history["step"]) == 1
+    assert (fork.history["step"][0], fork.history["epoch"][0]) == (2, 2)
+    assert math.isnan(fork.history["train_loss"][0])
+    assert np.isnan(fork.preconditioners).all()
+
+
+def test_a_run_that_diverges_keeps_no_state_of_its_last_epoch(toy):
+    found, *_ = run(toy, optimizer={"name": "SGD", "lr": 1e20, "momentum": 0.9}, epochs=9)
+    assert found.diverged
+    assert len(found.state_epochs) < 8
+    assert all(np.isfinite(found.snapshots[k]).all() for k in found.state_epochs)
+
+
+def test_a_parameter_without_a_gradient_stays_so_in_a_fork(toy):
+    """It is not updated, decayed or given a state; the preconditioner says so."""
+
+    class Idle(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Flatten(), nn.Linear(9, 3))
+            self.idle = nn.Parameter(torch.ones(2))
+
+    def idle_run(start=None):
+        model = Idle()
+        nn.utils.vector_to_parameters(torch.linspace(-0.1, 0.1, 32), model.parameters())
+        objective = make_objective(copy.deepcopy(model), *toy)
+        settings = {"batch_size": 16, "evaluations_per_epoch": 1, "snapshots_per_epoch": 1}
+        adam = {"name": "AdamW", "lr": 0.01, "weight_decay": 0.1}
+        order = torch.Generator().manual_seed(0)
+        scored = objective, objective
+        run = train(
+            model, *toy, *scored, optimizer=adam, epochs=3, generator=order, start=start, **settings
+        )
+        return run, flatten(model)
+
+    parent, theta = idle_run()
+    idle = np.isnan(parent.preconditioners[-1])
+    assert idle.sum() == 2
+    fork, after = idle_run(fork_of(parent, 1))
+    np.testing.assert_array_equal(fork.snapshots, parent.snapshots[1:])
+    np.testing.assert_array_equal(fork.preconditioners, parent.preconditioners[1:])
+    np.testing.assert_array_equal(np.isnan(fork.states["exp_avg"]), [idle])
+    assert torch.equal(theta, after)

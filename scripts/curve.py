@@ -1,0 +1,88 @@
+"""Trained curves between the same points of two runs, as they are and with the second one aligned.
+
+The second run's hidden units are in the order that the alignment found. Curves are trained on the
+whole training split, both of a pair on the same batches and values of t.
+"""
+
+import numpy as np
+import torch
+
+from lossgeo import curves, job, probe, store
+from lossgeo.models import build
+from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
+from lossgeo.store import Group, Variable
+
+
+def load_ends(snakemake, point: str, rung: str) -> tuple[list[torch.Tensor], str]:
+    """theta of both ends of a rung's curve, and its status: "ok", or why it has none."""
+    files = snakemake.input.snapshots_a, snakemake.input.snapshots_b
+    points = [probe.load_point(file, point) for file in files]
+    thetas = [found.theta for found in points]
+    status = next((found.status for found in points if found.status != "ok"), "ok")
+    if status == "ok" and rung == "aligned_curve":
+        alignment = store.read(snakemake.input.alignment, point)
+        status = alignment.attributes["status"]
+        if status == "ok":
+            thetas[1] = thetas[1][torch.from_numpy(alignment.variables["order"].values).long()]
+    return thetas, status
+
+
+def as_group(midpoint: curves.Midpoint, status: str) -> Group:
+    """A trained curve as it is stored."""
+    return Group(
+        {
+            "midpoint": Variable(
+                ("parameter",),
+                midpoint.theta.numpy(),
+                "1",
+                "theta at the curve's midpoint, m in (1 - t)^2 a + 2 t (1 - t) m + t^2 b",
+            ),
+            "loss": Variable(
+                ("epoch",),
+                midpoint.loss,
+                "nats",
+                "mean training loss at a random t for each batch of an epoch",
+            ),
+        },
+        {"status": status},
+    )
+
+
+def main(snakemake) -> None:
+    make_deterministic(snakemake.threads)
+    config, (a, b) = snakemake.params.config, (snakemake.wildcards.a, snakemake.wildcards.b)
+    files, device = snakemake.input.data, choose_device(config["device"])
+    model = build(config["model"], *probe.load_shape(files))
+    inputs, targets = probe.load_split(files, config["data"], "train")
+    groups = {}
+    for point in config["points"]:
+        for rung in config["rungs"]:
+            ends, status = load_ends(snakemake, point, rung)
+            if status == "ok":
+                torch.manual_seed(derive_seed("curve dropout", a, b))
+                midpoint = curves.train_midpoint(
+                    model,
+                    inputs,
+                    targets,
+                    *ends,
+                    **config["curve"],
+                    batch_size=config["batch_size"],
+                    device=device,
+                    generator=torch_generator("curve", a, b),
+                )
+                if not torch.isfinite(midpoint.theta).all():
+                    status = "diverged"
+            else:
+                midpoint = curves.Midpoint(
+                    torch.full_like(ends[0], torch.nan), np.full(config["curve"]["epochs"], np.nan)
+                )
+            print(f"{point}, {rung}: {status}, losses {midpoint.loss.round(4).tolist()}")
+            groups[f"{point}/{rung}"] = as_group(midpoint, status)
+    identity = probe.run_identity(snakemake.input.snapshots_a)
+    del identity["seed"]
+    probe.write(snakemake, groups, **identity, a=a, b=b, device=device.type)
+
+
+if __name__ == "__main__":
+    job.log_to(snakemake.log[0])
+    main(snakemake)

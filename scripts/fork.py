@@ -1,0 +1,53 @@
+"""Train a fork of a run: it shares so many epochs with it, then sees the data in another order.
+
+After Frankle et al. 2020. Forks of one run see the same order, whenever they parted from it.
+"""
+
+import torch
+
+from lossgeo import job, probe, runs
+from lossgeo.models import build
+from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
+from lossgeo.parameters import layout_of
+from lossgeo.training import train
+
+
+def main(snakemake) -> None:
+    make_deterministic(snakemake.threads)
+    config, seed = snakemake.params.config, int(snakemake.wildcards.seed)
+    files, shared = snakemake.input.data, int(snakemake.wildcards.epoch)
+    model = build(config["model"], *probe.load_shape(files))
+    evaluation = {
+        split: probe.load_objective(
+            files, config, split, config["evaluation_samples"], seed=seed, purpose="evaluation"
+        )
+        for split in ("train", "test")
+    }
+    torch.manual_seed(derive_seed("fork dropout", seed))
+    run = train(
+        model,
+        *probe.load_split(files, config["data"], "train"),
+        evaluation["train"],
+        evaluation["test"],
+        optimizer=config["optimizer"],
+        epochs=config["epochs"],
+        batch_size=config["batch_size"],
+        evaluations_per_epoch=1,
+        snapshots_per_epoch=1,
+        generator=torch_generator("fork order", seed),
+        start=runs.load_start(snakemake.input.snapshots, shared),
+    )
+    print(f"{shared} epochs shared; diverged: {run.diverged}")
+    probe.write(
+        snakemake,
+        {"/": runs.as_groups(run)["/"]},
+        **probe.run_identity(snakemake.input.snapshots),
+        shared_epochs=shared,
+        device=choose_device(config["device"]).type,
+        **runs.describe(run, layout_of(model)),
+    )
+
+
+if __name__ == "__main__":
+    job.log_to(snakemake.log[0])
+    main(snakemake)

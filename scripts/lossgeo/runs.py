@@ -1,0 +1,104 @@
+"""A training run as it is stored, and where another one takes off from it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from lossgeo import store
+from lossgeo.parameters import Layout
+from lossgeo.probe import load_point
+from lossgeo.store import Group, Variable
+from lossgeo.training import Matched, Run, Start
+
+UNITS = {
+    "step": ("1", "optimizer steps taken"),
+    "epoch": ("1", "epochs trained"),
+    "train_loss": ("nats", "mean cross-entropy on the training evaluation subset"),
+    "train_accuracy": ("1", "fraction classified correctly on the training evaluation subset"),
+    "test_loss": ("nats", "mean cross-entropy on the test evaluation subset"),
+    "test_accuracy": ("1", "fraction classified correctly on the test evaluation subset"),
+}
+VECTORS = {
+    "theta": ("1", "flat parameter vector theta"),
+    "preconditioner": (
+        "nats",
+        "Adam's, P: its update is theta <- theta - lr m / P, m the mean gradient",
+    ),
+}
+STATES = {  # of an optimizer, see training.read_states
+    "momentum_buffer": ("nats", "SGD's, the running sum of the gradients"),
+    "exp_avg": ("nats", "Adam's running mean of the gradients"),
+    "exp_avg_sq": ("nats^2", "Adam's running mean of the squared gradients"),
+    "max_exp_avg_sq": ("nats^2", "AMSGrad's maximum so far of Adam's running mean of the squares"),
+}
+
+
+def as_groups(run: Run) -> dict[str, Group]:
+    """The groups of a run's file: snapshots, and where there are any, matched point and states."""
+    columns = {
+        name: Variable(("snapshot",), values[run.snapshot_rows], *UNITS[name])
+        for name, values in run.history.items()
+    }
+    rows = {"theta": run.snapshots, "preconditioner": run.preconditioners}
+    vectors = {
+        name: Variable(("snapshot", "parameter"), values, *VECTORS[name])
+        for name, values in rows.items()
+        if values is not None
+    }
+    groups = {"/": Group(vectors | columns)}
+    if run.matched:
+        groups["matched"] = _matched(run.matched)
+    if run.states:
+        epoch = {"epoch": Variable(("epoch",), run.state_epochs, *UNITS["epoch"])}
+        states = {
+            name: Variable(("epoch", "parameter"), values, *STATES[name])
+            for name, values in run.states.items()
+        }
+        groups["optimizer"] = Group(epoch | states)
+    return groups
+
+
+def _matched(matched: Matched) -> Group:
+    vectors = {"theta": matched.theta, "preconditioner": matched.preconditioner}
+    numbers = {
+        "step": (matched.step, *UNITS["step"]),
+        "epoch": (matched.epoch, *UNITS["epoch"]),
+        "loss": (matched.loss, "nats", "mean cross-entropy on the objective's samples"),
+        "loss_se": (matched.loss_se, "nats", "its standard error over the samples"),
+    }
+    return Group(
+        {
+            name: Variable(("parameter",), vector, *VECTORS[name])
+            for name, vector in vectors.items()
+            if vector is not None
+        }
+        | {
+            name: Variable((), np.array(value), units, description)
+            for name, (value, units, description) in numbers.items()
+        }
+    )
+
+
+def describe(run: Run, layout: Layout) -> dict[str, str | bool]:
+    """What the root attributes of a run's file say beside which run it is."""
+    return {
+        "diverged": run.diverged,
+        "preconditioned": run.preconditioners is not None,
+        "parameter_names": json.dumps(layout.names),
+        "parameter_shapes": json.dumps(layout.shapes),
+    }
+
+
+def load_start(snapshots: Path | str, epoch: int) -> Start:
+    """Where a run goes on from another one, whose file this is, after so many epochs of that.
+
+    theta is NaN where that run has none there: it had diverged, or it was not trained so long.
+    """
+    theta = load_point(snapshots, f"epoch{epoch}" if epoch else "init").theta.numpy()
+    states = {}
+    if "optimizer" in store.subgroups(snapshots):
+        kept = store.read(snapshots, "optimizer").variables
+        for row in np.flatnonzero(kept["epoch"].values == epoch):
+            states = {name: kept[name].values[row] for name in STATES if name in kept}
+    return Start(theta, epoch, states)
