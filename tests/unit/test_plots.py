@@ -47,6 +47,7 @@ CONFIG = {  # the part of a config that figures are told of
         "plain": {"name": "SGD", "lr": 0.4},
     },
     "landscape": {"normalization": "layer"},
+    "connectivity": {"at": "last", "limits": {"loss": 0.05, "error": 0.02}},
     "experiments": {
         "architecture": {
             "models": ["mlp-4", "mlp-8", "cnn-2"],
