@@ -25,11 +25,7 @@ def main(snakemake) -> None:
         a, b = (probe.load_point(end, name) for end in ends)
         groups[name] = align(a, b, layout_of(model), units, config["alignment"]["starts"], name)
         print(f"{name}: {groups[name].attributes}")
-    identity = {
-        name: value for name, value in probe.run_identity(ends[0]).items() if name != "seed"
-    }
-    wildcards = {"a": snakemake.wildcards.a, "b": snakemake.wildcards.b}
-    probe.write(snakemake, groups, packages=("scipy",), **identity, **wildcards)
+    probe.write(snakemake, groups, packages=("scipy",), **probe.pair_identity(snakemake))
 
 
 def align(

@@ -119,8 +119,8 @@ def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, files = snakemake.params.config, snakemake.input
     ends = [files.snapshots_a, files.snapshots_b]
-    identity, other = (probe.run_identity(end) for end in ends)
-    seed = identity.pop("seed")
+    identity = probe.pair_identity(snakemake)
+    seed = identity["seed_a"]
     objectives = {
         split: probe.load_objective(files.data, config, split, config["samples"], seed=seed)
         for split in ("train", "test")
@@ -133,11 +133,12 @@ def main(snakemake) -> None:
         order = probe.load_order(files.alignment, point) if files.get("alignment") else None
         groups[point] = Group({}, {"status": status})
         for rung in config["rungs"]:
-            midpoint = None
+            midpoint, found = None, status
             if rung in ("curve", "aligned_curve"):
-                found = store.read(files.curve, f"{point}/{rung}").variables["midpoint"]
-                midpoint = torch.from_numpy(found.values)
-            path = get_path(rung, a.theta, b.theta, order, midpoint, t, objectives["train"], status)
+                curve = store.read(files.curve, f"{point}/{rung}")
+                midpoint = torch.from_numpy(curve.variables["midpoint"].values)
+                found = curve.attributes["status"]
+            path = get_path(rung, a.theta, b.theta, order, midpoint, t, objectives["train"], found)
             distance = float((path.vectors[-1] - path.vectors[0]).norm())
             for split, objective in objectives.items():
                 logits = paths.logits_on(objective, path.vectors, path.coefficients)
@@ -152,10 +153,6 @@ def main(snakemake) -> None:
         snakemake,
         groups,
         **identity,
-        a=snakemake.wildcards.a,
-        b=snakemake.wildcards.b,
-        seed_a=seed,
-        seed_b=other["seed"],
         samples=objectives["train"].samples,
         test_samples=objectives["test"].samples,
         device=objectives["train"].device.type,

@@ -78,9 +78,7 @@ def main(snakemake) -> None:
                 )
             print(f"{point}, {rung}: {status}, losses {midpoint.loss.round(4).tolist()}")
             groups[f"{point}/{rung}"] = as_group(midpoint, status)
-    identity = probe.run_identity(snakemake.input.snapshots_a)
-    del identity["seed"]
-    probe.write(snakemake, groups, **identity, a=a, b=b, device=device.type)
+    probe.write(snakemake, groups, **probe.pair_identity(snakemake), device=device.type)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,8 @@ def plane(
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, files = snakemake.params.config, snakemake.input
-    identity = probe.run_identity(files.snapshots_a)
-    seed = identity.pop("seed")
+    identity = probe.pair_identity(snakemake)
+    seed = identity["seed_a"]
     objective = probe.load_objective(files.data, config, **config["objective"], seed=seed)
     groups = {}
     for point in config["points"]:
@@ -105,8 +105,6 @@ def main(snakemake) -> None:
         snakemake,
         groups,
         **identity,
-        a=snakemake.wildcards.a,
-        b=snakemake.wildcards.b,
         **probe.describe(objective, config["objective"]["split"]),
     )
 

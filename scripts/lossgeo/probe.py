@@ -160,3 +160,11 @@ def run_identity(snapshots: Path | str) -> dict:
     """Which run these snapshots are of: the root attributes IDENTITY."""
     attributes = store.attributes(snapshots)
     return {name: attributes[name] for name in IDENTITY}
+
+
+def pair_identity(snakemake) -> dict:
+    """Which two runs a job connects: what they have in common, names and seeds of each."""
+    inputs, wildcards = snakemake.input, snakemake.wildcards
+    a, b = (run_identity(file) for file in (inputs.snapshots_a, inputs.snapshots_b))
+    names = {"a": wildcards.a, "b": wildcards.b, "seed_a": a.pop("seed"), "seed_b": b["seed"]}
+    return a | names

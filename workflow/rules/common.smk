@@ -184,7 +184,7 @@ def get_plane_section(wildcards):
 def get_fork_section(wildcards):
     """What a run depends on that leaves another: what that does, but for what is matched."""
     section = get_train_section(wildcards)
-    for entry in ("matched_loss", "objective"):
+    for entry in ("matched_loss", "objective", "snapshots_per_epoch", "evaluations_per_epoch"):
         section.pop(entry, None)
     epochs = study.get_fork_epochs(config, wildcards.model, wildcards.optimizer)
     return section | get_section(epochs=epochs)

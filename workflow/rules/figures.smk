@@ -12,7 +12,7 @@ FIGURES = {
     "invariance": ("flatness", "flatness", ["invariance"], None),
     "connectivity": ("paths", "connectivity", ["connectivity", "connectivity_path"], None),
     "barriers": ("barriers", "connectivity", ["connectivity", "barriers"], None),
-    "widths": ("barriers", "connectivity", ["connectivity", "barriers"], None),
+    "widths": ("widths", "connectivity", ["connectivity", "barriers"], None),
     "pair_planes": ("paths", "connectivity", [], "planes.h5"),
     "instability": ("barriers", "instability", ["instability"], None),
     "trajectory": ("trajectories", "trajectory", ["trajectory"], "trajectory.h5"),
@@ -75,8 +75,8 @@ rule figure_taxonomy:
             experiment=study.get_taxonomy(config),
             style=config["figures"],
         ),
-        family="barriers",
-        code=get_code("figure.py", module="lossgeo.plots.barriers"),
+        family="taxonomy",
+        code=get_code("figure.py", module="lossgeo.plots.taxonomy"),
     message:
         "figure taxonomy of all experiments"
     script:
