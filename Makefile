@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= all
 QUICK = --configfile config.quick.yaml
-BENCHMARKS = planes products spectra traces sharpness ladder training scaling report
+BENCHMARKS = planes products spectra traces sharpness ladder alignment training scaling report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
 .PHONY: quick reproduce report test bench
