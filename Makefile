@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= all
 QUICK = --configfile config.quick.yaml
-BENCHMARKS = planes products spectra traces sharpness ladder training curves scaling report
+BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
 .PHONY: quick reproduce report test bench

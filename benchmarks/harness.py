@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -125,6 +126,13 @@ class UsualCNN(nn.Module):
         return self.output(torch.relu(self.hidden(x.flatten(1))))
 
 
+def deep_mlp(input_shape: tuple[int, ...], classes: int, widths: list[int]) -> nn.Sequential:
+    """Hidden layers of these widths; a factory, as a user's."""
+    sizes = [torch.Size(input_shape).numel(), *widths]
+    hidden = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(sizes[-1], classes))
+
+
 def usual_model(spec: dict, state: dict | None = None) -> nn.Module:
     """The network of a spec as a peer's user has it, with the parameters of ours."""
     model = build(spec, SHAPE, CLASSES) if spec["family"] == "mlp" else UsualCNN(spec["width"])
@@ -132,9 +140,11 @@ def usual_model(spec: dict, state: dict | None = None) -> nn.Module:
     return model
 
 
-def trained(spec: dict, inputs: torch.Tensor, targets: torch.Tensor, epochs: int = 2) -> nn.Module:
+def trained(
+    spec: dict, inputs: torch.Tensor, targets: torch.Tensor, epochs: int = 2, seed: int = 0
+) -> nn.Module:
     """The network of a spec after a few epochs of SGD with momentum."""
-    model = build(spec, SHAPE, CLASSES)
+    model = build(spec, SHAPE, CLASSES, seed=seed)
     few = make_objective(build(spec, SHAPE, CLASSES), inputs[:64], targets[:64])
     train(
         model,
@@ -147,7 +157,7 @@ def trained(spec: dict, inputs: torch.Tensor, targets: torch.Tensor, epochs: int
         batch_size=128,
         evaluations_per_epoch=1,
         snapshots_per_epoch=1,
-        generator=torch.Generator().manual_seed(0),
+        generator=torch.Generator().manual_seed(seed),
     )
     return model.eval().to(memory_format=torch.contiguous_format)
 

@@ -22,7 +22,7 @@ def table(rows: list[dict]) -> str:
 
 def kind(row: dict) -> str:
     """The work without the model that it is done on."""
-    return re.sub(r", [A-Z]+-\d+$", "", row["work"])
+    return re.sub(r", [A-Z]+-[\dx]+$", "", row["work"])
 
 
 def machines(rows: list[dict]) -> str:

@@ -16,7 +16,7 @@ from lossgeo.models import ModelError
 from lossgeo.numerics import torch_generator
 from lossgeo.parameters import Layout, flatten, join, layout_of, unflatten
 
-SPREAD = 0.5  # standard deviation of the logarithms of a start's random factors
+SPREAD, MOST_SPREAD = 0.5, 5.0  # of the factors' logarithms: its growth with each start, its end
 
 
 @dataclass(frozen=True)
@@ -236,10 +236,10 @@ def weight_matching(
       is matched back exactly. The sweeps then go through the groups in their order;
     - start 1 begins with the units as they are, every sweep in a random order, as in the paper.
       With it, the objective is never lower than before;
-    - further starts go forward and through sweeps in random orders with every parameter's part of
-      the objective multiplied by a random factor, then from there on with the objective itself.
-      What a layer's weights count for is a matter of scale (a ReLU network can be rescaled), so
-      that the ends are of the kind of start 0's, but differ.
+    - further starts begin where the best so far ended, and ascend twice: first with every
+      parameter's part of the objective multiplied by a random factor (log-normal, and further from
+      1 with each start), then the objective itself. What a layer's weights count for is a matter
+      of scale (a ReLU network can be rescaled), so that this leads to other ends of the same kind.
 
     All of this runs on the CPU in float64. theta_a and theta_b (P,) exchanged, with an equal
     generator, give the inverse permutations, if no two permutations are equally good: what is
@@ -267,12 +267,13 @@ def weight_matching(
         own = torch.Generator().manual_seed(seed) if start else None  # random orders of sweeps
         first, before = identity, 0
         if start == 0 and not exact:
-            first = _forward(terms, plain, identity, grams)
+            first = _forward(terms, identity, grams)
         if start > 1:
             drawn = torch.randn(len(layout.names), generator=own, dtype=torch.float64)
-            factors = dict(zip(layout.names, torch.exp(SPREAD * drawn).tolist(), strict=True))
-            first = _forward(terms, factors, identity, grams)
+            spread = min(SPREAD * (start - 1), MOST_SPREAD)
+            factors = dict(zip(layout.names, torch.exp(spread * drawn).tolist(), strict=True))
             least = noise * max(factors.values())
+            first = max(runs, key=lambda run: run[1])[0]
             first, _, before = _ascend(terms, factors, first, grams, least, generator=own)
         found, gains, sweeps = _ascend(terms, plain, first, grams, noise, generator=own)
         ascent = objective(first) + np.cumsum([0.0, *gains])
@@ -425,12 +426,7 @@ def _part(
     )
 
 
-def _forward(
-    terms: Sequence[_Term],
-    factors: Mapping[str, float],
-    identity: Sequence[Tensor],
-    grams: _Grams,
-) -> list[Tensor]:
+def _forward(terms: Sequence[_Term], identity: Sequence[Tensor], grams: _Grams) -> list[Tensor]:
     """Each group assigned by what is known of it, first the one of which the largest share is."""
     permutations = list(identity)
     waiting = list(range(len(identity)))
@@ -446,8 +442,7 @@ def _forward(
         place = max(waiting, key=share)
         own = known(place)
         if own:
-            cost = sum(factors[t.parameter] * _gram(t, permutations, grams) for t in own)
-            permutations[place] = _assign(cost)
+            permutations[place] = _assign(sum(_gram(t, permutations, grams) for t in own))
         waiting.remove(place)
     return permutations
 
