@@ -21,25 +21,13 @@ class Midpoint:
 
 
 def coefficients(t: np.ndarray) -> np.ndarray:
-    """The coefficients (T, 3) of theta_a, the midpoint and theta_b in phi(t) at t (T,)."""
+    """Those (..., 3) of theta_a, the midpoint and theta_b in the curve phi(t) at t (...).
+
+    phi(t) = (1 - t)^2 theta_a + 2 t (1 - t) midpoint + t^2 theta_b (Garipov et al. 2018). With the
+    middle of theta_a and theta_b as the midpoint it is the straight line between them.
+    """
     t = np.asarray(t, dtype=np.float64)
     return np.stack([(1 - t) ** 2, 2 * t * (1 - t), t**2], axis=-1)
-
-
-def bezier(theta_a: Tensor, midpoint: Tensor, theta_b: Tensor) -> Callable[[float], Tensor]:
-    """The curve phi(t) = (1 - t)^2 theta_a + 2 t (1 - t) midpoint + t^2 theta_b of Garipov et al.
-
-    2018. Its ends are theta_a and theta_b bit for bit. With the middle of theta_a and theta_b as
-    the midpoint it is the straight line between them, phi(t) = (1 - t) theta_a + t theta_b.
-    """
-
-    def path(t: float) -> Tensor:
-        if t in (0.0, 1.0):
-            return theta_b.clone() if t else theta_a.clone()
-        a, m, b = coefficients(t).tolist()
-        return (a * theta_a).add_(midpoint, alpha=m).add_(theta_b, alpha=b)
-
-    return path
 
 
 def length(theta_a: Tensor, midpoint: Tensor, theta_b: Tensor) -> float:
@@ -84,7 +72,7 @@ def bend(
     momentum: float,
     generator: torch.Generator,
 ) -> Midpoint:
-    """Minimise the mean of L(phi(t)) over t, uniform from 0 to 1, by the midpoint of `bezier`.
+    """Minimise the mean of L(phi(t)) over t, uniform from 0 to 1, by phi's midpoint.
 
     phi(t) is written into `theta` (P,), and `loss_and_gradient` gives L and its gradient (P,) there
     on a batch of indices below `samples`; the gradient may be overwritten. SGD starts at the middle
