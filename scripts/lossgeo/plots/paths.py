@@ -25,7 +25,6 @@ from lossgeo.plots.panels import (
     loss_norm,
     plain_log,
     with_note,
-    write_on,
 )
 from lossgeo.plots.rungs import (
     RUNGS,
@@ -99,9 +98,17 @@ def _draw_paths(axis: Axes, rows: pd.DataFrame) -> None:
     if tempered:
         axis.plot(tempered[0][0], np.mean(tempered, axis=0)[1], color=TEMPERED, lw=0.9)
     every = pair_names(rows).nunique()
-    for status, pairs in missing_pairs(train, "loss").items():
-        which = "" if len(pairs) == every else ":\n" + ", ".join(pairs)
-        write_on(axis, status + which)
+    missing = [
+        status if len(pairs) == every else f"{status}: {', '.join(pairs)}"
+        for status, pairs in missing_pairs(train, "loss").items()
+    ]
+    axis.text(
+        *(0.03, 0.97, "\n".join(missing)),
+        va="top",
+        fontsize="x-small",
+        color="#B00020",
+        transform=axis.transAxes,
+    )
     curves = _whole(train, "loss")
     if curves:
         height = np.mean([_height(*curve) for curve in curves])

@@ -34,6 +34,8 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     landscapes". `experiment["cells"]` are the (model, optimizer, point) that are shown.
     """
     cells = [tuple(cell) for cell in experiment["cells"]]
+    if tables["barriers"].empty:
+        return nothing(style, "no pair of seeds is connected")
     known = {cell: _describe(tables, cell, style) for cell in cells}
     ladders = {  # title -> rungs, of which the first that a cell has is shown
         "straight line": ("line",),
@@ -50,14 +52,16 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     alike = [known[cell]["similarity"] for cell in cells if known[cell]]
     lowest = np.floor(10 * np.nanmin([*alike, 0.9])) / 10
     colours = ScalarMappable(Normalize(lowest, 1), SURFACE_COLOURS)
-    shown, lacking, limit = {}, {}, np.nan
+    shown: dict[str, dict] = {}
+    lacking: dict[str, list[str]] = {_cell_label(cell, cells): [] for cell in cells}
+    limit = np.nan
     for axis, (title, heights) in zip(axes, found.items(), strict=True):
         axis.set(title=title, ylabel=MEASURES["loss"][0], xscale="log")
         shown[title] = {}
         for cell, height in heights.items():
             described = known[cell]
             if height is None or not described or not np.isfinite(height["barrier_mean"]):
-                lacking.setdefault(_cell_label(cell, cells), []).append(title)
+                lacking[_cell_label(cell, cells)].append(title)
                 continue
             x, y = described["eigenvalue"], height["barrier_mean"]
             limit = height["limit"]
@@ -101,6 +105,7 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     lost = ", ".join(
         name if len(titles) == len(ladders) else f"{name} ({'; '.join(titles)})"
         for name, titles in lacking.items()
+        if titles
     )
     points = ", ".join(dict.fromkeys(point for *_, point in cells))
     note = (
