@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from lossgeo import store
 from lossgeo.plots.panels import (
@@ -69,8 +69,8 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
         axis.set_title(textwrap.fill(RUNGS[rung], 14))
     for axis in axes[-1]:
         axis.set_xlabel("position t")
-    axes[0, 0].xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     axes[0, 0].set_xlim(0, 1)
+    axes[0, 0].set_xticks([0, 0.5, 1], ["0", "½", "1"])
     handles = [Line2D([], [], color=COLOURS[0], ls=dash) for dash in SPLITS.values()]
     handles.append(Line2D([], [], color=TEMPERED))
     names = [*SPLITS, "train, at the best temperature"]
