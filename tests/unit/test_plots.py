@@ -31,6 +31,11 @@ FIGURES = {  # and the module that draws them
     "flatness": "flatness",
     "invariance": "flatness",
     "connectivity": "paths",
+    "pair_planes": "paths",
+    "barriers": "barriers",
+    "instability": "barriers",
+    "widths": "widths",
+    "taxonomy": "taxonomy",
     "trajectory": "trajectories",
 }
 FILES = {  # the files that a figure reads beside the tables
@@ -38,6 +43,7 @@ FILES = {  # the files that a figure reads beside the tables
     "planes": "landscape",
     "surfaces": "landscape",
     "trajectory": "trajectory",
+    "pair_planes": "planes",
 }
 CONFIG = {  # the part of a config that figures are told of
     "models": {name: {"family": f, "width": w} for name, (f, w, _) in MODELS.items()},
@@ -47,7 +53,7 @@ CONFIG = {  # the part of a config that figures are told of
         "plain": {"name": "SGD", "lr": 0.4},
     },
     "landscape": {"normalization": "layer"},
-    "connectivity": {"at": "last", "limits": {"loss": 0.05, "error": 0.02}},
+    "connectivity": {"at": ["final", "matched"], "limits": {"loss": 0.05, "error": 0.02}},
     "experiments": {
         "architecture": {
             "models": ["mlp-4", "mlp-8", "cnn-2"],
@@ -75,7 +81,11 @@ CONFIG = {  # the part of a config that figures are told of
         },
     },
 }
-EXPERIMENTS = {name: study.get_shown(CONFIG, name) for name in CONFIG["experiments"]}
+EXPERIMENTS = {
+    name: study.get_shown(CONFIG, name)
+    | {"cells": [(m, o, "matched") for m in found["models"] for o in found["optimizers"]]}
+    for name, found in CONFIG["experiments"].items()
+}
 
 
 def read_back(files, folder) -> dict[str, pd.DataFrame]:
@@ -90,6 +100,11 @@ def read_back(files, folder) -> dict[str, pd.DataFrame]:
 @pytest.fixture(scope="module")
 def tables(artefacts, tmp_path_factory):
     return read_back(artefacts, tmp_path_factory.mktemp("tables"))
+
+
+@pytest.fixture(scope="module")
+def tables_of_one(one_seed, tmp_path_factory):
+    return read_back(one_seed, tmp_path_factory.mktemp("tables_of_one"))
 
 
 def draw(name, tables, artefacts, experiment, style=STYLE, **changes):
@@ -129,7 +144,6 @@ def words(figure) -> str:
         (name, experiment)
         for name in FIGURES
         for experiment in ("architecture", "optimizer", "diverged")
-        if name != "connectivity" or experiment == "architecture"  # the others connect nothing
     ],
 )
 def test_a_figure_is_drawn_without_a_warning_and_says_how_much_it_shows(
@@ -145,10 +159,9 @@ def test_a_figure_is_drawn_without_a_warning_and_says_how_much_it_shows(
             assert "_" not in label, "axes are labelled in words"
 
 
-@pytest.mark.parametrize("name", [n for n in FIGURES if n != "connectivity"])
-def test_a_single_seed_is_drawn_too(one_seed, tmp_path, name):
-    tables = read_back(one_seed, tmp_path)
-    figure = draw(name, tables, one_seed, "small")
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_single_seed_is_drawn_too(one_seed, tables_of_one, name):
+    figure = draw(name, tables_of_one, one_seed, "small")
     assert saved(figure, "png").startswith(b"\x89PNG")
     if name in ("training", "eigenvalues", "ladder", "flatness"):
         assert "One seed: no interval." in words(figure)
@@ -263,10 +276,6 @@ def test_kink_ratios_are_drawn_below_the_rises_with_a_line_at_one(tables, artefa
 @pytest.mark.parametrize("name", ["planes", "surfaces"])
 def test_a_surface_that_diverged_says_so_in_its_place(tables, artefacts, name):
     assert "diverged" in words(draw(name, tables, artefacts, "optimizer"))
-
-
-def test_a_pair_without_a_path_is_named_on_the_panel(tables, artefacts):
-    assert "mlp-8/momentum" in words(draw("connectivity", tables, artefacts, "architecture"))
 
 
 @pytest.mark.parametrize(
@@ -451,7 +460,7 @@ def test_an_interval_over_seeds_says_what_it_contains_and_of_which_mean(
     assert "initialisation, order of the data and samples" in text
 
 
-@pytest.mark.parametrize("name", ["eigenvalues", "ladder", "connectivity"])
+@pytest.mark.parametrize("name", ["eigenvalues", "ladder"])
 def test_bars_of_single_runs_are_standard_errors_over_samples(tables, artefacts, name):
     assert "standard error over samples" in words(draw(name, tables, artefacts, "architecture"))
 
@@ -863,3 +872,394 @@ def test_where_no_run_has_a_pca_the_figure_says_so(tables, artefacts):
     assert "no run has enough finite snapshots" in words(
         draw("trajectory", tables, artefacts, "diverged")
     )
+
+
+# Paths between minima
+
+T_OF_ONE = 12.706204736432095  # t(0.975, 1): intervals of the two pairs here
+
+
+def barriers_of(tables, **values) -> dict[str, pd.DataFrame]:
+    """The tables with other barriers of mlp-4's two pairs, rung by rung, on every split."""
+    pairs = tables["connectivity"].copy()
+    for rung, heights in values.items():
+        for seed_a, height in zip((0, 2), heights, strict=True):
+            rows = (pairs["model"] == "mlp-4") & (pairs["rung"] == rung)
+            pairs.loc[rows & (pairs["seed_a"] == seed_a), "barrier"] = height
+    means = tables["barriers"].copy()
+    for rung, (a, b) in values.items():
+        rows = (means["model"] == "mlp-4") & (means["rung"] == rung)
+        half = T_OF_ONE * abs(a - b) / 2  # the standard error of two is half their distance
+        means.loc[rows, ["barrier_mean", "barrier_low", "barrier_high"]] = (
+            np.array([0, -half, half]) + (a + b) / 2
+        )
+    return {**tables, "connectivity": pairs, "barriers": means}
+
+
+def marks(axis, label: str) -> list[tuple[float, float]]:
+    """(x, y) of the means under this label."""
+    container = next(c for c in axis.containers if c.get_label().removeprefix("_") == label)
+    return [tuple(point) for point in container.lines[0].get_xydata()]
+
+
+def bar_ends(axis, label: str) -> list[list[float]]:
+    """Lower and upper ends of the bars of these means."""
+    container = next(c for c in axis.containers if c.get_label().removeprefix("_") == label)
+    return [list(segment[:, 1]) for segment in container.lines[2][-1].get_segments()]
+
+
+def titled(figure, row: int, columns: int):
+    return figure.axes[row * columns : (row + 1) * columns]
+
+
+def test_the_ladder_has_a_row_for_each_model_and_a_column_for_each_rung(tables, artefacts):
+    figure = draw("connectivity", tables, artefacts, "architecture")
+    assert len(figure.axes) == 3 * 5
+    titles = [" ".join(axis.get_title().split()) for axis in titled(figure, 0, 5)]
+    assert titles == [
+        "straight line",
+        "aligned",
+        "aligned, renormalised",
+        "trained curve",
+        "aligned, trained curve",
+    ]
+    labels = [figure.axes[row * 5].get_ylabel().split("\n")[0] for row in range(3)]
+    assert labels == ["mlp-4", "mlp-8", "cnn-2"]
+
+
+def test_every_pair_is_a_thin_line_and_their_mean_a_thick_one(tables, artefacts):
+    """By hand: 0.2 + 4 t (1 - t) h on train, for h = 0.25 and 0.255; half as high again on test."""
+    axis = draw("connectivity", tables, artefacts, "architecture").axes[0]
+    t = np.linspace(0, 1, 5)
+    for dash, level in (("-", 0.2), ("--", 0.3)):
+        found = [line for line in axis.lines if line.get_ls() == dash]
+        colour = found[0].get_color()
+        thin = [line.get_ydata() for line in found if line.get_lw() < 0.6]
+        (thick,) = (
+            line.get_ydata() for line in found if line.get_lw() > 1 and line.get_color() == colour
+        )
+        expected = [level + 4 * t * (1 - t) * height for height in (0.25, 0.255)]
+        np.testing.assert_allclose(thin, expected, rtol=1e-12)
+        np.testing.assert_allclose(thick, np.mean(expected, axis=0), rtol=1e-12)
+
+
+def test_the_number_on_a_panel_is_the_mean_over_pairs_of_each_ones_barrier(tables, artefacts):
+    """Not the barrier of the mean: these two are highest at different t, above sloping chords.
+
+    0.8 - 0.75 x 0.4 = 0.5 at t = 1/4, and 0.9 - 0.75 x 0.8 = 0.3 at 3/4.
+    """
+    path = tables["connectivity_path"].copy()
+    at = (path["model"] == "mlp-4") & (path["rung"] == "line") & (path["split"] == "train")
+    path.loc[at & (path["seed_a"] == 0), "loss"] = [0.4, 0.8, 0.2, 0.1, 0.0]
+    path.loc[at & (path["seed_a"] == 2), "loss"] = [0.0, 0.1, 0.2, 0.9, 0.8]
+    figure = draw("connectivity", {**tables, "connectivity_path": path}, artefacts, "small")
+    assert drawn(figure.axes[0])[-1] == "0.4"
+
+
+def test_what_a_panel_of_the_ladder_lacks_is_named_on_it(tables, artefacts):
+    """One pair of mlp-8, and every rung of cnn-2 that asks for an alignment."""
+    figure = draw("connectivity", tables, artefacts, "architecture")
+    assert all(drawn(axis)[0] == "" for axis in titled(figure, 0, 5))
+    assert all(drawn(axis)[0] == "not reached: 0–1" for axis in titled(figure, 1, 5))
+    missing = [drawn(axis)[0] for axis in titled(figure, 2, 5)]
+    assert missing == ["", "not available", "not available", "", "not available"]
+
+
+def test_a_path_that_is_not_finite_all_the_way_is_in_no_mean(tables, artefacts):
+    path = tables["connectivity_path"].copy()
+    at = (path["model"] == "mlp-4") & (path["rung"] == "line") & (path["seed_a"] == 2)
+    path.loc[at & (path["t"] == 0.5), "loss"] = NAN
+    figure = draw("connectivity", {**tables, "connectivity_path": path}, artefacts, "small")
+    assert drawn(figure.axes[0]) == ["not finite: 2–3", "0.25"]
+    assert drawn(figure.axes[1])[0] == ""
+
+
+@pytest.mark.parametrize("name", ["connectivity", "barriers", "widths", "taxonomy"])
+def test_figures_of_pairs_say_how_many_pairs_their_means_are_of(tables, artefacts, name):
+    text = words(draw(name, tables, artefacts, "architecture"))
+    expected = {"connectivity": "disjoint pairs of seeds per model: 2"}
+    assert expected.get(name, "95 % t interval, cut at 0, over 2 disjoint pairs of seeds") in text
+
+
+@pytest.mark.parametrize("name", ["barriers", "widths"])
+def test_one_pair_has_a_mark_and_no_interval(tables, artefacts, name):
+    pairs = tables["connectivity"].query("seed_a == 0")
+    means = tables["barriers"].assign(pairs=1, barrier_low=NAN, barrier_high=NAN)
+    one = {**tables, "connectivity": pairs, "barriers": means}
+    figure = draw(name, one, artefacts, "architecture")
+    assert "One pair of seeds: no interval." in words(figure)
+    assert all(low == high for low, high in bar_ends(figure.axes[0], "straight line"))
+
+
+@pytest.mark.parametrize("name", ["barriers", "widths"])
+def test_pairs_and_rungs_without_a_barrier_are_named_in_the_note(tables, artefacts, name):
+    text = words(draw(name, tables, artefacts, "architecture"))
+    assert "Not reached: mlp-8 (pair 0–1)." in text
+    curve = "" if name == "widths" else "; aligned, trained curve"
+    assert f"Not available: cnn-2 (aligned; aligned, renormalised{curve})." in text
+    assert "Not available: cnn-2." not in text
+    assert "mlp-4" not in text.split("Dotted")[1]
+
+
+def test_a_cell_without_any_barrier_is_named_without_its_rungs(tables, artefacts):
+    pairs = tables["connectivity"].copy()
+    pairs.loc[pairs["model"] == "cnn-2", ["status", "barrier"]] = ["diverged", NAN]
+    figure = draw("barriers", {**tables, "connectivity": pairs}, artefacts, "architecture")
+    assert "Diverged: cnn-2." in words(figure)
+
+
+def test_barriers_are_drawn_with_their_pairs_mean_interval_and_limit(tables, artefacts):
+    """Loss on train: pairs 0.4 and 0.6 of mlp-4, whose interval is 0.5 ± t 0.1 cut at 0."""
+    figure = draw("barriers", barriers_of(tables, line=(0.4, 0.6)), artefacts, "architecture")
+    axis = figure.axes[0]
+    (x, y) = marks(axis, "straight line")[0]
+    assert y == pytest.approx(0.5, rel=1e-12)
+    assert -0.5 < x < 0.5, "at the place of the first cell"
+    assert bar_ends(axis, "straight line")[0] == pytest.approx([0, 0.5 + T_OF_ONE * 0.1])
+    assert {0.4, 0.6} <= {y for line in axis.lines for y in line.get_ydata()}
+    names = [text.get_text() for text in figure.axes[-1].get_xticklabels()]
+    assert names == ["mlp-4", "mlp-8", "cnn-2"]
+    assert [dotted(axis) for axis in figure.axes] == [
+        [pytest.approx(limit)] for limit in (0.05, 0.05, 2.0, 2.0, 0.05, 0.05)
+    ]
+
+
+def test_errors_are_in_percent(tables, artefacts):
+    """3/10 of 0.25 and of 0.255: the mean is 7.575 %."""
+    axis = draw("barriers", tables, artefacts, "architecture").axes[2]
+    assert "%" in axis.get_ylabel()
+    assert marks(axis, "straight line")[0][1] == pytest.approx(7.575, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["barriers", "widths", "taxonomy"])
+def test_a_barrier_of_zero_is_on_the_axis_and_so_is_one_of_nats(tables, artefacts, name):
+    some = barriers_of(tables, line=(3.0, 3.0), aligned=(0.0, 0.0))
+    figure = draw(name, some, artefacts, "architecture")
+    axis = figure.axes[0]
+    low, high = axis.get_ylim()
+    assert low < 0 < 3 < high
+    places = axis.transAxes.inverted().transform(axis.transData.transform([(1, 0), (1, 3)]))[:, 1]
+    assert 0 < places[0] < places[1] < 1
+    limit = axis.transAxes.inverted().transform(axis.transData.transform((1, 0.05)))[1]
+    assert limit - places[0] > 0.15, "what lies below the limit has room"
+    assert 0 in axis.get_yticks()
+
+
+# Forks
+
+
+def test_instability_is_drawn_against_the_shared_epochs(tables, artefacts):
+    """By hand: 0.2 (1 + seed / 10) at k = 0, an eleventh of it at 1; three seeds."""
+    figure = draw("instability", tables, artefacts, "architecture")
+    axis = figure.axes[0]
+    values = 0.2 * np.array([1.0, 1.1, 1.2])
+    half = 4.302652729911275 * values.std(ddof=1) / np.sqrt(3)
+    found = marks(axis, "mlp-4")
+    assert [y for _, y in found] == pytest.approx([values.mean(), values.mean() / 11], rel=1e-9)
+    assert [round(x) for x, _ in found] == [0, 1]
+    ends = bar_ends(axis, "mlp-4")[0]
+    assert ends == pytest.approx([values.mean() - half, values.mean() + half], rel=1e-9)
+    assert list(figure.axes[-1].xaxis.get_major_locator()()) == [0, 1]
+    assert [dotted(axis)[0] for axis in figure.axes] == pytest.approx([0.05, 0.05, 2, 2])
+
+
+def test_a_fork_that_diverged_is_named(tables, artefacts):
+    text = words(draw("instability", tables, artefacts, "architecture"))
+    assert "Diverged: mlp-8 (seed 2)." in text
+    table = tables["instability"].copy()
+    rows = (table["model"] == "cnn-2") & (table["seed"] == 1) & (table["shared_epochs"] == 1)
+    table.loc[rows, ["status", "barrier"]] = ["diverged", NAN]
+    text = words(draw("instability", {**tables, "instability": table}, artefacts, "architecture"))
+    assert "Diverged: mlp-8 (seed 2), cnn-2 (seed 1, k = 1)." in text
+
+
+# Widths
+
+
+def of_epochs(tables) -> dict[str, pd.DataFrame]:
+    """The tables as if pairs were connected at epochs 1 and 10 (barriers a tenth), not matched."""
+    out = dict(tables)
+    for name, columns in (
+        ("connectivity", ["barrier"]),
+        ("barriers", ["barrier_mean", "barrier_low", "barrier_high"]),
+    ):
+        early = tables[name].assign(point="epoch1")
+        late = tables[name].assign(point="epoch10")
+        early[columns] *= 0.1
+        out[name] = pd.concat([late, early], ignore_index=True)
+    return out
+
+
+def test_barriers_by_width_have_a_panel_for_each_family(tables, artefacts):
+    """At widths 4 and 8: mlp-8 has one pair, of seed 2, with 2 % more."""
+    figure = draw("widths", tables, artefacts, "architecture")
+    assert [axis.get_title() for axis in figure.axes] == ["MLP", "CNN", "MLP", "CNN"]
+    axis = figure.axes[0]
+    assert axis.get_xscale() == "log"
+    assert list(axis.xaxis.get_major_locator()()) == [4, 8]
+    found = marks(axis, "straight line")
+    assert [y for _, y in found] == pytest.approx([0.2525, 0.255], rel=1e-12)
+    assert [x for x, _ in found] == pytest.approx([4, 8], rel=0.1)
+    assert "trained curve" not in words(figure)
+    assert [dotted(axis)[0] for axis in figure.axes] == pytest.approx([0.05, 0.05, 2, 2])
+    assert "On the train split" in words(figure)
+
+
+def test_several_epochs_are_lines_by_width_and_a_map(tables, artefacts):
+    points = ["epoch1", "epoch10"]
+    figure = draw("widths", of_epochs(tables), artefacts, "architecture", connected_points=points)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles.count("MLP, straight line") == titles.count("MLP, aligned") == 2
+    lines, image = (axis for axis in figure.axes if axis.get_title() == "MLP, straight line")
+    assert marks(lines, "4") == [
+        (1, pytest.approx(0.02525, rel=1e-12)),
+        (10, pytest.approx(0.2525, rel=1e-12)),
+    ]
+    assert [text.get_text() for text in lines.get_legend().get_texts()] == ["4", "8"]
+    expected = [[0.02525, 0.2525], [0.0255, 0.255]]  # widths upwards, epochs to the right
+    np.testing.assert_allclose(image.images[0].get_array(), expected, rtol=1e-12)
+    assert image.images[0].origin == "lower"
+    assert [text.get_text() for text in image.get_yticklabels()] == ["4", "8"]
+    assert [text.get_text() for text in image.get_xticklabels()] == ["1", "10"]
+    assert drawn(image) == ["0.025", "0.25", "0.026", "0.26"]
+    unaligned = [axis for axis in figure.axes if axis.get_title() == "CNN, aligned"][1]
+    assert drawn(unaligned) == ["–", "–"]
+    assert "against the width at epoch10" in words(figure)
+    assert saved(figure, "png").startswith(b"\x89PNG")
+
+
+def test_maps_are_of_single_barriers_on_one_scale(tables, artefacts):
+    points = ["epoch1", "epoch10"]
+    figure = draw("widths", of_epochs(tables), artefacts, "architecture", connected_points=points)
+    scales = {(i.norm.vmin, i.norm.vmax) for axis in figure.axes for i in axis.images}
+    ((low, high),) = scales
+    assert (low, high) == (0, pytest.approx(0.255))
+
+
+def test_models_without_a_width_of_their_own_are_left_out_and_named(tables, artefacts):
+    """cnn-2 as a user's model, and as a variant of the first mlp."""
+    for columns in ({"width": -1}, {"width": 4, "family": "mlp"}):
+        some = dict(tables)
+        for name in ("barriers", "connectivity"):
+            some[name] = tables[name].copy()
+            some[name].loc[some[name]["model"] == "cnn-2", list(columns)] = list(columns.values())
+        figure = draw("widths", some, artefacts, "architecture")
+        assert [axis.get_title() for axis in figure.axes] == ["MLP", "MLP"]
+        assert "Left out, without a width of their own: cnn-2." in words(figure)
+        assert len(marks(figure.axes[0], "straight line")) == 2
+
+
+# Taxonomy
+
+
+def test_the_taxonomy_sets_the_barrier_beside_the_geometric_mean_of_eigenvalues(tables, artefacts):
+    some = tables["eigenvalues"].copy()
+    at = (some["model"] == "mlp-4") & (some["point"] == "matched") & (some["end"] == "top")
+    at &= (some["rank"] == 1) & (some["matrix"] == "hessian") & (some["optimizer"] == "momentum")
+    some.loc[at, "eigenvalue"] = [4.0, 6.0, 9.0]
+    some.loc[at, "converged"] = True
+    figure = draw("taxonomy", {**tables, "eigenvalues": some}, artefacts, "architecture")
+    logs = np.log([4.0, 6.0, 9.0])
+    half = 4.302652729911275 * logs.std(ddof=1) / np.sqrt(3)
+    for axis, height in zip(figure.axes, (0.2525, 0.0202, 0.0101), strict=False):
+        assert axis.get_xscale() == "log"
+        (container,) = (
+            c for c in axis.containers if c.lines[0].get_xdata()[0] == pytest.approx(6.0)
+        )
+        assert container.lines[0].get_ydata()[0] == pytest.approx(height, rel=1e-12)
+        (across,) = container.lines[2][0].get_segments()
+        np.testing.assert_allclose(np.log(across[:, 0]), np.log(6) + half * np.array([-1, 1]))
+        assert "mlp-4" in drawn(axis)
+        assert dotted(axis) == [0.05]
+    assert "flat, well connected" in words(figure)
+
+
+def test_the_colour_of_the_taxonomy_is_the_mean_cka_and_the_marker_the_family(tables, artefacts):
+    """On test, 0.84 and 0.86 of the pairs; on a scale from 0.8 to 1."""
+    some = tables["similarity"].copy()
+    at = (some["split"] == "test") & (some["quantity"] == "debiased_cka")
+    at &= some["ends"] == "naive"
+    some.loc[~at, "similarity"] = 0.99
+    some.loc[at, "similarity"] = np.where(some.loc[at, "seed_a"] == 0, 0.84, 0.86)
+    some = some[some["model"] != "mlp-8"]
+    figure = draw("taxonomy", {**tables, "similarity": some}, artefacts, "architecture")
+    points = {c.lines[0].get_marker(): c.lines[0] for c in figure.axes[0].containers[::2]}
+    assert points.keys() == {"o", "s"}
+    for point in points.values():
+        expected = mpl.colormaps["viridis"](0.25)
+        np.testing.assert_allclose(point.get_markerfacecolor(), expected, atol=0.01)
+
+
+def test_cells_without_a_cka_are_grey(tables, artefacts):
+    """As a model whose last hidden layer nobody knows."""
+    some = tables["similarity"].assign(similarity=NAN)
+    figure = draw("taxonomy", {**tables, "similarity": some}, artefacts, "architecture")
+    assert {c.lines[0].get_markerfacecolor() for c in figure.axes[0].containers} == {"0.8"}
+    assert "Grey: no CKA" in words(figure)
+    assert "Grey" not in words(draw("taxonomy", tables, artefacts, "architecture"))
+
+
+def test_the_trained_curve_is_the_aligned_one_where_there_is_one(tables, artefacts):
+    some = barriers_of(tables, curve=(0.5, 0.5), aligned_curve=(0.125, 0.125))
+    axis = draw("taxonomy", some, artefacts, "small").axes[2]
+    assert [c.lines[0].get_ydata()[0] for c in axis.containers] == [0.125]
+    axis = draw("taxonomy", tables, artefacts, "small", cells=[("cnn-2", "momentum", "matched")])
+    heights = [c.lines[0].get_ydata()[0] for c in axis.axes[2].containers]
+    assert heights == [pytest.approx(0.0101)]
+
+
+def test_cells_that_lack_a_number_are_named_in_the_note_of_the_taxonomy(tables, artefacts):
+    text = words(draw("taxonomy", tables, artefacts, "optimizer"))
+    assert "Without both numbers: mlp-4, wild, cnn-2 (aligned), cnn-2, wild." in text
+    assert "Where no optimizer is named: momentum." in text
+
+
+def test_cells_of_one_run_at_two_points_are_told_apart(tables, artefacts):
+    """Of the second there are eigenvalues, and no barriers."""
+    cells = [("mlp-4", "momentum", "matched"), ("mlp-4", "momentum", "final")]
+    figure = draw("taxonomy", tables, artefacts, "small", cells=cells)
+    assert "mlp-4, matched" in drawn(figure.axes[0])
+    assert "Without both numbers: mlp-4, final." in words(figure)
+
+
+# Planes through minima
+
+
+def plane_panels(figure) -> dict[str, list]:
+    """Kind of plane -> its panels, cell by cell."""
+    columns = 3
+    rows = [figure.axes[i : i + columns] for i in range(0, 4 * columns, columns)]
+    return {" ".join(row[0].get_ylabel().split()).removesuffix(" distance"): row for row in rows}
+
+
+def test_a_curve_lies_on_its_plane_between_the_minima(tables, artefacts):
+    """Corners (0, 0), (10, 0), (4, 3): at t = 1/2, (0 + 2 m + b) / 4 = (4.5, 1.5)."""
+    figure = draw("pair_planes", tables, artefacts, "architecture")
+    axis = plane_panels(figure)["trained curve"][0]
+    curve = next(line.get_xydata() for line in axis.lines if len(line.get_xdata()) > 10)
+    np.testing.assert_allclose(curve[[0, -1]], [[0, 0], [10, 0]], atol=1e-12)
+    np.testing.assert_allclose(curve[len(curve) // 2], [4.5, 1.5], rtol=1e-12)
+    t = np.linspace(0, 1, len(curve))
+    np.testing.assert_allclose(curve[:, 1], 6 * t * (1 - t), atol=1e-12)
+    (straight,) = (line.get_xydata() for line in axis.lines if line.get_ls() == "--")
+    np.testing.assert_array_equal(straight, [[0, 0], [10, 0]])
+    assert axis.get_aspect() == 1.0
+
+
+def test_three_minima_are_the_corners_of_a_triangle(tables, artefacts):
+    axis = plane_panels(draw("pair_planes", tables, artefacts, "architecture"))["three minima"][0]
+    (sides,) = (line.get_xydata() for line in axis.lines if line.get_ls() == "--")
+    np.testing.assert_array_equal(sides, [[0, 0], [10, 0], [4, 9], [0, 0]])
+    points = [line for line in axis.lines if len(line.get_xdata()) == 1]
+    assert [tuple(line.get_xydata()[0]) for line in points] == [(0, 0), (10, 0), (4, 9)]
+    assert [line.get_marker() for line in points] == ["o", "s", "^"]
+
+
+def test_a_plane_that_is_missing_says_why(tables, artefacts):
+    panels = plane_panels(draw("pair_planes", tables, artefacts, "architecture"))
+    assert {kind: [drawn(axis) for axis in row] for kind, row in panels.items()} == {
+        "trained curve": [[], ["not reached"], []],
+        "aligned, trained curve": [[], ["not reached"], ["not available"]],
+        "three minima": [[], ["not reached"], ["needs three seeds"]],
+        "three aligned minima": [[], ["not reached"], ["needs three seeds"]],
+    }

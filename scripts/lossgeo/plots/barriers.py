@@ -112,10 +112,10 @@ def instability(tables: Tables, files: Files, experiment: Mapping, style: Mappin
                 colour, marker = (some[number % len(some)] for some in (COLOURS, MARKERS))
                 rows = of_cell(at, cell)
                 rows = rows.assign(
-                    x=rows["shared_epochs"] + dodged(number, len(cells), 0.4 * place),
+                    x=rows["shared_epochs"] + dodged(number, len(cells), 0.2 * place),
                     barrier=scale * rows["barrier"],
                 )
-                beside = rows["x"] - 0.03 * place
+                beside = rows["x"] - 0.02 * place
                 axis.plot(beside, rows["barrier"], ".", color=colour, ms=3, mew=0)
                 mean = intervals(rows, "x", "barrier", style)
                 bars = [mean["mean"] - mean["low"].clip(lower=0), mean["high"] - mean["mean"]]

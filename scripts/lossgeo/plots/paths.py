@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from lossgeo import store
 from lossgeo.plots.panels import (
@@ -25,7 +25,6 @@ from lossgeo.plots.panels import (
     loss_norm,
     plain_log,
     with_note,
-    write_on,
 )
 from lossgeo.plots.rungs import (
     RUNGS,
@@ -70,8 +69,8 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
         axis.set_title(textwrap.fill(RUNGS[rung], 14))
     for axis in axes[-1]:
         axis.set_xlabel("position t")
-    axes[0, 0].xaxis.set_major_locator(FixedLocator([0, 0.5, 1]))
     axes[0, 0].set_xlim(0, 1)
+    axes[0, 0].set_xticks([0, 0.5, 1], ["0", "½", "1"])
     handles = [Line2D([], [], color=COLOURS[0], ls=dash) for dash in SPLITS.values()]
     handles.append(Line2D([], [], color=TEMPERED))
     names = [*SPLITS, "train, at the best temperature"]
@@ -99,9 +98,17 @@ def _draw_paths(axis: Axes, rows: pd.DataFrame) -> None:
     if tempered:
         axis.plot(tempered[0][0], np.mean(tempered, axis=0)[1], color=TEMPERED, lw=0.9)
     every = pair_names(rows).nunique()
-    for status, pairs in missing_pairs(train, "loss").items():
-        which = "" if len(pairs) == every else ":\n" + ", ".join(pairs)
-        write_on(axis, status + which)
+    missing = [
+        status if len(pairs) == every else f"{status}: {', '.join(pairs)}"
+        for status, pairs in missing_pairs(train, "loss").items()
+    ]
+    axis.text(
+        *(0.03, 0.97, "\n".join(missing)),
+        va="top",
+        fontsize="x-small",
+        color="#B00020",
+        transform=axis.transAxes,
+    )
     curves = _whole(train, "loss")
     if curves:
         height = np.mean([_height(*curve) for curve in curves])

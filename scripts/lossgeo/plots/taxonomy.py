@@ -24,6 +24,11 @@ from lossgeo.plots.panels import (
 )
 from lossgeo.plots.rungs import MEASURES, barrier_axis, barrier_bars, nothing, pairs_note, where
 
+LADDERS = {  # a panel's title -> rungs, of which the first that a cell has is shown
+    "straight line": ("line",),
+    "aligned": ("aligned",),
+    "trained curve, aligned where possible": ("aligned_curve", "curve"),
+}
 Cell = tuple[str, str, str]  # model, optimizer, point
 
 
@@ -34,116 +39,102 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     landscapes". `experiment["cells"]` are the (model, optimizer, point) that are shown.
     """
     cells = [tuple(cell) for cell in experiment["cells"]]
-    known = {cell: _describe(tables, cell, style) for cell in cells}
-    ladders = {  # title -> rungs, of which the first that a cell has is shown
-        "straight line": ("line",),
-        "aligned": ("aligned",),
-        "trained curve, aligned where possible": ("aligned_curve", "curve"),
-    }
-    found = {
-        title: {cell: _barrier(tables, cell, rungs) for cell in cells}
-        for title, rungs in ladders.items()
-    }
-    figure, axes = axes_grid(style, len(ladders), 1, height=2.2, sharex=True, sharey=True)
-    axes = axes[:, 0]
-    families = in_order(pd.Series([known[cell]["family"] for cell in cells if known[cell]]))
-    alike = [known[cell]["similarity"] for cell in cells if known[cell]]
-    lowest = np.floor(10 * np.nanmin([*alike, 0.9])) / 10
-    colours = ScalarMappable(Normalize(lowest, 1), SURFACE_COLOURS)
-    shown, lacking, limit = {}, {}, np.nan
-    for axis, (title, heights) in zip(axes, found.items(), strict=True):
-        axis.set(title=title, ylabel=MEASURES["loss"][0], xscale="log")
-        shown[title] = {}
-        for cell, height in heights.items():
-            described = known[cell]
-            if height is None or not described or not np.isfinite(height["barrier_mean"]):
-                lacking.setdefault(_cell_label(cell, cells), []).append(title)
-                continue
-            x, y = described["eigenvalue"], height["barrier_mean"]
-            limit = height["limit"]
-            marker = MARKERS[families.index(described["family"]) % len(MARKERS)]
-            similarity = described["similarity"]
-            axis.errorbar(
-                x,
-                y,
-                barrier_bars(height.to_frame().T.infer_objects()),
-                np.nan_to_num(described["bars"]),
-                fmt=marker,
-                color=colours.to_rgba(similarity) if np.isfinite(similarity) else "0.8",
-                mec="black",
-                mew=0.5,
-                ms=5.5,
-                ecolor="0.7",
-                elinewidth=0.7,
-            )
-            shown[title][_cell_label(cell, cells)] = (x, y)
-    if not any(shown.values()):
+    found = _both_numbers(tables, cells, style)
+    if found.empty:
         return nothing(style, "no run has both a barrier between seeds and an eigenvalue")
-    barrier_axis(axes, limit)
+    figure, axes = axes_grid(style, len(LADDERS), 1, height=2.2, sharex=True, sharey=True)
+    axes = axes[:, 0]
+    families = in_order(found["family"])
+    lowest = np.floor(10 * min(found["similarity"].min(), 0.9)) / 10
+    colours = ScalarMappable(Normalize(lowest, 1), SURFACE_COLOURS)
+    for axis, title in zip(axes, LADDERS, strict=True):
+        rows = where(found, panel=title)
+        for number in range(len(rows)):
+            family = families.index(rows["family"].iloc[number])
+            _draw_cell(axis, rows.iloc[[number]], MARKERS[family % len(MARKERS)], colours)
+        axis.set(title=title, ylabel=MEASURES["loss"][0], xscale="log")
+    barrier_axis(axes, found["limit"].iloc[0])
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(4 * low, 3 * high)  # with room for the names of the corners
     axes[-1].set_xlabel("largest eigenvalue λ₁ of the Hessian (nats)")
     plain_log(axes[-1].xaxis)
-    for axis in axes:
-        _name_corners(axis)
     figure.colorbar(
         colours, ax=list(axes), label="CKA of the two ends (test)", aspect=40, pad=0.01, shrink=0.8
     )
-    markers = [Line2D([], [], color="0.4", ls="", marker=m) for m in MARKERS[: len(families)]]
     figure.legend(
-        markers,
+        [Line2D([], [], color="0.4", ls="", marker=m) for m in MARKERS[: len(families)]],
         [name.upper() if name in ("mlp", "cnn") else name for name in families],
         loc="outside upper center",
         ncols=len(families),
     )
-    every = [height for heights in found.values() for height in heights.values()]
-    some = pd.DataFrame([height for height in every if height is not None])
-    lost = ", ".join(
-        name if len(titles) == len(ladders) else f"{name} ({'; '.join(titles)})"
-        for name, titles in lacking.items()
-    )
-    points = ", ".join(dict.fromkeys(point for *_, point in cells))
-    note = (
-        f"At {points}. Barriers: on the train split. {pairs_note(some)} Eigenvalues: geometric "
-        "mean and interval over seeds. Colour: debiased CKA of the last hidden layer, mean over "
-        "pairs. Dotted: the limit above which a barrier counts. The vertical axis is linear near 0."
-    )
-    if len({optimizer for _, optimizer, _ in cells}) > 1:
-        note += f" Where no optimizer is named: {_usual(cells)}."
-    note += f" Without both numbers: {lost}." if lost else ""
-    with_note(figure, style, note)
+    with_note(figure, style, _note(found, cells))
     figure.draw_without_rendering()  # labels find their place on the panels as they will be
-    for axis, at in zip(axes, shown.values(), strict=True):
-        _label(axis, at, style["font_size"] - 2)
+    for axis, title in zip(axes, LADDERS, strict=True):
+        rows = where(found, panel=title)
+        _name_corners(axis)
+        at = zip(rows["eigenvalue"], rows["barrier_mean"], strict=True)
+        _label(axis, dict(zip(rows["name"], at, strict=True)), style["font_size"] - 2)
     return figure
 
 
-def _describe(tables: Tables, cell: Cell, style: Mapping) -> dict:
-    """Family, eigenvalue with its bars (2, 1) and similarity; {} without a positive eigenvalue."""
-    at = dict(zip(("model", "optimizer", "point"), cell, strict=True))
-    rows = where(tables["eigenvalues"], matrix="hessian", end="top", rank=1, **at)
-    rows = rows[rows["converged"].astype(bool) & (rows["eigenvalue"] > 0)]
-    if rows.empty:
-        return {}
-    found = intervals(rows, "point", "eigenvalue", style, log=True).iloc[0]
-    ends = where(tables["similarity"], quantity="debiased_cka", split="test", ends="naive", **at)
-    return {
-        "family": rows["family"].iloc[0],
-        "eigenvalue": found["mean"],
-        "bars": [[found["mean"] - found["low"]], [found["high"] - found["mean"]]],
-        "similarity": ends["similarity"].mean(),
-    }
+def _both_numbers(tables: Tables, cells: Sequence[Cell], style: Mapping) -> pd.DataFrame:
+    """One row per panel and cell that has a barrier and an eigenvalue, which is geometric mean."""
+    rows = []
+    for cell in cells if len(tables["barriers"]) else ():
+        at = dict(zip(("model", "optimizer", "point"), cell, strict=True))
+        top = where(tables["eigenvalues"], matrix="hessian", end="top", rank=1, **at)
+        top = top[top["converged"].astype(bool) & (top["eigenvalue"] > 0)]
+        ends = where(tables["similarity"], quantity="debiased_cka", split="test", **at)
+        barriers = where(tables["barriers"], measure="loss", split="train", **at)
+        barriers = barriers[np.isfinite(barriers["barrier_mean"])].set_index("rung", drop=False)
+        for title, rungs in LADDERS.items() if len(top) else ():
+            rung = next((rung for rung in rungs if rung in barriers.index), None)
+            if rung is None:
+                continue
+            mean = intervals(top, "point", "eigenvalue", style, log=True).iloc[0]
+            rows.append(
+                {**barriers.loc[rung], "panel": title, "name": _cell_label(cell, cells)}
+                | {"eigenvalue": mean["mean"], "low": mean["low"], "high": mean["high"]}
+                | {"similarity": where(ends, ends="naive")["similarity"].mean()}
+            )
+    return pd.DataFrame(rows)
 
 
-def _barrier(tables: Tables, cell: Cell, rungs: Sequence[str]) -> pd.Series | None:
-    """The row of the train loss on the first of the rungs that has a barrier."""
-    at = dict(zip(("model", "optimizer", "point"), cell, strict=True))
-    rows = where(tables["barriers"], measure="loss", split="train", **at)
-    for rung in rungs:
-        part = where(rows, rung=rung)
-        if np.isfinite(part["barrier_mean"]).any():
-            return part.iloc[0]
-    return None
+def _draw_cell(axis: Axes, row: pd.DataFrame, marker: str, colours: ScalarMappable) -> None:
+    similarity = row["similarity"].iloc[0]
+    axis.errorbar(
+        row["eigenvalue"],
+        row["barrier_mean"],
+        barrier_bars(row),
+        np.nan_to_num([row["eigenvalue"] - row["low"], row["high"] - row["eigenvalue"]]),
+        fmt=marker,
+        color=colours.to_rgba(similarity) if np.isfinite(similarity) else "0.8",
+        mec="black",
+        mew=0.5,
+        ms=5.5,
+        ecolor="0.7",
+        elinewidth=0.7,
+    )
+
+
+def _note(found: pd.DataFrame, cells: Sequence[Cell]) -> str:
+    points = ", ".join(dict.fromkeys(point for *_, point in cells))
+    note = (
+        f"At {points}. Barriers: on the train split. {pairs_note(found)} Eigenvalues: geometric "
+        "mean and interval over seeds. Colour: debiased CKA of the last hidden layer, mean over "
+        "pairs. Dotted: the limit above which a barrier counts. The vertical axis is linear near 0."
+    )
+    if found["similarity"].isna().any():
+        note += " Grey: no CKA, for want of a known last hidden layer."
+    if len({optimizer for _, optimizer, _ in cells}) > 1:
+        note += f" Where no optimizer is named: {_usual(cells)}."
+    lost = []
+    for name in (_cell_label(cell, cells) for cell in cells):
+        present = set(where(found, name=name)["panel"])
+        if len(present) < len(LADDERS):
+            panels = "; ".join(title for title in LADDERS if title not in present)
+            lost.append(f"{name} ({panels})" if present else name)
+    return note + (f" Without both numbers: {', '.join(lost)}." if lost else "")
 
 
 def _cell_label(cell: Cell, cells: Sequence[Cell]) -> str:

@@ -204,6 +204,8 @@ def _against_epoch(axis: Axes, rows: pd.DataFrame, epochs: Mapping[int, str]) ->
             label=f"_{width:g}",  # "_": not in the legend of the figure
         )
     axis.xaxis.set_major_locator(FixedLocator(list(epochs)))
+    reach = max(epochs) - min(epochs)
+    axis.set_xlim(min(epochs) - 0.06 * reach, max(epochs) + 0.06 * reach)
 
 
 def _width_legend(axis: Axes) -> None:
