@@ -10,7 +10,7 @@ FIGURES = {
     "ladder": ("spectra", "ladder", ["ladder"], None),
     "flatness": ("flatness", "flatness", ["flatness"], None),
     "invariance": ("flatness", "flatness", ["invariance"], None),
-    "connectivity": ("paths", "connectivity", ["connectivity", "connectivity_path"], None),
+    "connectivity": ("paths", "connectivity", ["connectivity_path"], None),
     "barriers": ("barriers", "connectivity", ["connectivity", "barriers"], None),
     "widths": ("widths", "connectivity", ["connectivity", "barriers"], None),
     "pair_planes": ("paths", "connectivity", [], "planes.h5"),
