@@ -1,7 +1,7 @@
 """Matching the hidden units of two networks: ours, and the loop of git-re-basin.
 
-Theirs begins with the units as they are, in random orders drawn from the same seeds as ours. Once as
-it is published, with one start: ours then has the forward start beside that very one, and cannot
+Theirs begins with the units as they are, in random orders drawn from the same seeds as ours. Once
+as it is published, with one start: ours then has the forward start beside that very one, and cannot
 end lower. And once with as many starts as ours. How the best objectives compare is said for several
 draws of orders.
 """

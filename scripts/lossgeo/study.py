@@ -186,7 +186,6 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
         "connected_points": found["points"][-1:]
         if config["connectivity"]["at"] == "last"
         else list(config["connectivity"]["at"]),
-        "limits": config["connectivity"]["limits"],
         "epochs": {model: _epochs(config, found, model) for model in found["models"]},
         "normalization": config["landscape"]["normalization"],
         "ceilings": get_ceilings(config, found["optimizers"], preconditioned=False),
@@ -204,7 +203,7 @@ def get_taxonomy(config: Mapping) -> dict[str, Any]:
         point = get_shown(config, name)["connected_points"][-1]
         if {"hessian", "connectivity"} <= set(found["stages"]) and point in found["points"]:
             cells += [(m, o, point) for m in found["models"] for o in found["optimizers"]]
-    return {"cells": list(dict.fromkeys(cells)), "limits": config["connectivity"]["limits"]}
+    return {"cells": list(dict.fromkeys(cells))}
 
 
 def get_ceilings(

@@ -315,7 +315,6 @@ def test_a_figure_is_told_what_its_experiment_says(config):
         "optimizers": ["adam", "sgd", "momentum"],
         "points": ["epoch5", "final"],
         "connected_points": ["epoch12"],
-        "limits": {"loss": 0.05, "error": 0.02},
         "epochs": {"mlp-128": 20},
         "normalization": "layer",
         "ceilings": {"sgd": pytest.approx(20.0), "momentum": pytest.approx(380.0)},

@@ -1,6 +1,7 @@
 """A user's own model, as `models.own` of tests/configs/tiny.yaml names it."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def two_layers(input_shape: tuple[int, ...], classes: int, width: int) -> nn.Module:
@@ -11,3 +12,21 @@ def two_layers(input_shape: tuple[int, ...], classes: int, width: int) -> nn.Mod
         nn.Tanh(),
         nn.Linear(width, classes),
     )
+
+
+class Residual(nn.Module):
+    """A layer, another whose output is added to its input, and the output layer."""
+
+    def __init__(self, pixels: int, classes: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(pixels, width)
+        self.inner = nn.Linear(width, width)
+        self.output = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.first(x.flatten(1)))
+        return self.output(x + torch.tanh(self.inner(x)))
+
+
+def residual(input_shape: tuple[int, ...], classes: int, width: int) -> nn.Module:
+    return Residual(torch.Size(input_shape).numel(), classes, width)

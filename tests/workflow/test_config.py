@@ -95,6 +95,21 @@ BAD = {
         ["optimizers", "null", "letter"],
     ),
     "more eigenpairs than steps": (put("hessian/top", 20), ["hessian.steps", "8", "21"]),
+    "a fork with nothing left to train": (
+        put("instability/epochs", [0, 2]),
+        ["instability.epochs", "found 2", "mlp-4/momentum", "2 epochs"],
+    ),
+    "a table of permutations that is not true": (
+        put(
+            "models/own",
+            {
+                "factory": "my_models:two_layers",
+                "arguments": {"width": 5},
+                "permutations": {"hidden": {"1.weight": 0, "1.bias": 0}},
+            },
+        ),
+        ["models.own.permutations", "hidden", "3.weight"],
+    ),
     "pairs without a second seed": (put("seeds", [0]), ["seeds", "[0]", "at least two"]),
 }
 

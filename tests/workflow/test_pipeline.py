@@ -25,8 +25,15 @@ TABLES = (
     "trajectory_path",
     "connectivity",
     "connectivity_path",
+    "barriers",
+    "similarity",
+    "alignment",
+    "instability",
     "dictionary",
 )
+
+
+RUNGS = {"line", "aligned", "renormalised", "curve", "aligned_curve"}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,11 @@ def test_sound_runs_have_no_gaps(tables):
     ok = tables["eigenvalues"].query("status == 'ok'")
     assert len(ok)
     assert np.isfinite(ok["eigenvalue"]).all()
-    assert np.isfinite(tables["connectivity"][["barrier", "barrier_se"]]).all(axis=None)
+    for name in ("connectivity", "instability"):
+        ok = tables[name].query("status == 'ok'")
+        assert len(ok)
+        assert np.isfinite(ok[["barrier", "barrier_se", "barrier_t"]]).all(axis=None)
+    assert set(tables["connectivity"].query("status == 'ok'")["rung"]) == RUNGS
     ladder = tables["ladder"].query("status == 'ok'")
     assert np.isfinite(ladder[["eigenvalue", "residual"]]).all(axis=None)
     assert ladder["converged"].all()
@@ -116,9 +127,56 @@ def test_the_same_loss_stands_in_every_table(tables):
     last = tables["trajectory_path"].groupby(key)["loss"].last()
     assert len(last) == 6
     np.testing.assert_allclose(last, hessian[last.index], rtol=1e-6)
-    ends = tables["connectivity_path"].query("split == 'train' and t == 0")
-    for end in ends.itertuples():
-        assert end.loss == pytest.approx(hessian[end.model, end.optimizer, end.seed_a], rel=1e-6)
+    ends = tables["connectivity_path"].query(
+        "split == 'train' and point == 'final' and t in (0, 1) and status == 'ok'"
+    )
+    assert set(ends["rung"]) == RUNGS
+    for end in ends[ends["t"] == 0].itertuples():
+        assert end.loss == pytest.approx(hessian[end.model, end.optimizer, end.seed_a], rel=1e-5)
+    for _, other in ends[ends["t"] == 1].groupby(["model", "optimizer"]):
+        np.testing.assert_allclose(other["loss"], other["loss"].iloc[0], rtol=1e-5)
+
+
+def test_an_alignment_changes_the_order_of_units_and_not_what_they_compute(tables):
+    found = tables["similarity"].query("status == 'ok'")
+    keys = ["model", "optimizer", "point", "split", "quantity"]
+    ends = found.pivot_table(index=keys, columns="ends", values="similarity")
+    same = ends.query("quantity != 'unit_correlation'")
+    np.testing.assert_allclose(same["aligned"], same["naive"], rtol=1e-6)
+    kept = tables["alignment"].query("kept == True and status == 'ok'")
+    assert (kept["distance"] < kept["distance_before"]).all()
+
+
+def test_a_fork_has_its_runs_first_epochs(built):
+    """After one shared epoch of two: its first snapshot is the run's."""
+    folder = built / RESULTS / "runs" / "mlp-4" / "momentum" / "seed0"
+    with h5py.File(folder / "snapshots.h5") as run, h5py.File(folder / "fork1.h5") as fork:
+        at = list(run["epoch"]).index(1.0)
+        np.testing.assert_array_equal(fork["theta"][0], run["theta"][at])
+        assert fork["step"][0] == run["step"][at]
+        assert fork["epoch"][-1] == run["epoch"][-1]
+        assert not np.array_equal(fork["theta"][-1], run["theta"][-1])
+
+
+def test_what_cannot_be_aligned_is_said_to_be_so_until_a_table_tells(fresh):
+    """A residual network: its straight line and curve are there, and a table retrains nothing."""
+    own = {"factory": "my_models:residual", "arguments": {"width": 5}}
+    edit_config(fresh, lambda config: config["models"].update(own=own))
+    pair = RESULTS / "pairs" / "own" / "momentum" / "seed0-seed1"
+    run(fresh, str(pair / "connectivity.h5"))
+
+    def statuses() -> dict[str, str]:
+        with h5py.File(fresh / pair / "connectivity.h5") as file:
+            return {rung: file[f"final/{rung}/test"].attrs["status"] for rung in RUNGS}
+
+    aligned = {"aligned", "renormalised", "aligned_curve"}
+    assert statuses() == {r: "not available" if r in aligned else "ok" for r in RUNGS}
+    axes = {"inner.weight": [0, 1], "inner.bias": 0, "first.weight": 0, "first.bias": 0}
+    own["permutations"] = {"stream": axes | {"output.weight": 1}}
+    edit_config(fresh, lambda config: config["models"].update(own=own))
+    printed = run(fresh, str(pair / "connectivity.h5"))
+    assert "3 of 3 steps (100%) done" in printed  # alignment, curve, connectivity
+    assert statuses() == {r: "not available" if r == "renormalised" else "ok" for r in RUNGS}
 
 
 def test_every_column_is_in_the_data_dictionary(tables):
@@ -145,7 +203,7 @@ def test_figures_come_as_pdf_and_png(built):
         path.relative_to(built / RESULTS / "figures").with_suffix("")
         for path in (built / RESULTS / "figures").rglob("*.pdf")
     }
-    assert len(figures) == 20
+    assert len(figures) == 29
     for figure in figures:
         assert (built / RESULTS / "figures" / f"{figure}.png").stat().st_size > 1000
 
@@ -166,7 +224,7 @@ def test_the_quick_config_covers_every_rule_of_the_study(fresh):
         return {line.split("\t")[2] for line in done.stdout.splitlines()[1:]}
 
     assert rules("config.quick.yaml") == rules("config.yaml")
-    assert len(rules("config.yaml")) == 21
+    assert len(rules("config.yaml")) == 30
 
 
 def test_a_study_without_stages_is_its_training(fresh):

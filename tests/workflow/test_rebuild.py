@@ -36,7 +36,7 @@ def test_touched_files_rerun_nothing(copy):
 def test_a_figure_style_redraws_figures_only(copy):
     edit_config(copy, lambda config: config["figures"].update(font_size=9))
     plan = planned(copy)
-    assert sum(map(len, plan.values())) == 40
+    assert sum(map(len, plan.values())) == 58
     assert all(map(is_figure, plan))
 
 
@@ -47,8 +47,10 @@ def test_an_optimizer_reruns_its_own_runs_and_what_depends_on_them(copy):
         assert plan[rule] == {
             f"runs/mlp-4/wild/seed{seed}/{file}" for seed in (0, 1) for file in files
         }
-    assert not {"trajectory", "connectivity"} & plan.keys()
-    assert {"tables/trajectory.csv", "tables/connectivity.csv"}.isdisjoint(plan["table"])
+    for rule in ("alignment", "curve", "connectivity", "planes"):
+        assert plan[rule] == {f"pairs/mlp-4/wild/seed0-seed1/{rule}.h5"}
+    assert not {"trajectory", "fork"} & plan.keys()
+    assert {"tables/trajectory.csv", "tables/instability.csv"}.isdisjoint(plan["table"])
     assert "figures/optimizer/planes.png" in plan["figure_planes"]
     # the other experiment's surfaces are its own: nothing of theirs has changed
     assert "figures/architecture/planes.png" not in plan["figure_planes"]
@@ -60,7 +62,13 @@ def test_a_new_seed_computes_that_seed_only(copy):
     for rule, files in RUN_FILES.items():
         assert len(plan[rule]) == 4 * len(files)
         assert all("/seed7/" in file for file in plan[rule])
-    assert "connectivity" not in plan  # a third seed has no partner yet
+    assert not {"connectivity", "curve"} & plan.keys()  # a third seed has no partner yet
+    # but it is the third point of planes, and there it lies aligned
+    assert len(plan["planes"]) == 4
+    assert plan["alignment"] == {
+        f"pairs/{cell}/seed0-seed7/alignment.h5"
+        for cell in ("mlp-4/momentum", "cnn-2/momentum", "own/momentum", "mlp-4/wild")
+    }
 
 
 MATCHED = {  # the runs with a point `matched`, which training finds on the objective
@@ -144,6 +152,54 @@ def test_a_change_of_the_ladder_reruns_the_ladder_and_what_is_made_of_it(copy, c
         for experiment in ("architecture", "optimizer")
         for format in ("pdf", "png")
     }
+
+
+PATHS = {"connectivity", "table", "dictionary", "figure_connectivity", "figure_barriers"}
+PATHS |= {"figure_widths", "figure_taxonomy"}
+RUNGS_CHANGES = {  # change -> what is done again beside the profiles, their tables and figures
+    "other curves": (
+        lambda config: config["curve"].update(lr=0.01),
+        PATHS | {"curve", "planes", "figure_pair_planes"},
+    ),
+    "a finer path": (
+        lambda config: config["connectivity"].update(points=7),
+        PATHS | {"figure_instability"},
+    ),
+    "more starts": (
+        lambda config: config["alignment"].update(starts=3),
+        PATHS | {"alignment", "curve", "planes", "figure_pair_planes"},
+    ),
+    "straight lines alone": (
+        lambda config: config["connectivity"].update(rungs=["line"]),
+        PATHS | {"planes", "figure_pair_planes"},
+    ),
+    "a finer plane": (
+        lambda config: config["connectivity"]["plane"].update(points=7),
+        {"planes", "figure_pair_planes"},
+    ),
+    "other limits": (
+        lambda config: config["connectivity"].update(limits={"loss": 0.1}),
+        (PATHS | {"figure_instability"}) - {"connectivity", "figure_connectivity"},
+    ),
+    "one more fork": (
+        lambda config: config["instability"].update(runs=2),
+        {"fork", "connectivity", "table", "dictionary", "figure_instability"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNGS_CHANGES)
+def test_a_change_of_one_rung_redoes_that_rung_and_what_is_made_of_it(copy, name):
+    change, rules = RUNGS_CHANGES[name]
+    edit_config(copy, change)
+    plan = planned(copy)
+    assert not {"train", "hessian"} & plan.keys()
+    assert plan.keys() == rules
+    if name == "one more fork":
+        assert plan["fork"] == {f"runs/mlp-4/momentum/seed1/fork{k}.h5" for k in (0, 1)}
+        assert plan["connectivity"] == {
+            f"pairs/mlp-4/momentum/seed1-fork{k}/connectivity.h5" for k in (0, 1)
+        }
 
 
 def test_the_split_of_the_objective_is_the_ladders_too(copy):

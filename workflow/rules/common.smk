@@ -14,6 +14,14 @@ sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
 from lossgeo import data, digest, study
 
+PAIR_TABLES = {
+    "connectivity",
+    "connectivity_path",
+    "barriers",
+    "similarity",
+    "alignment",
+    "instability",
+}
 ALIGNED = {"aligned", "renormalised", "aligned_curve"}  # rungs that need permutations
 
 
@@ -188,6 +196,11 @@ def get_fork_section(wildcards):
         section.pop(entry, None)
     epochs = study.get_fork_epochs(config, wildcards.model, wildcards.optimizer)
     return section | get_section(epochs=epochs)
+
+
+def get_table_module(wildcards):
+    """Where the function of a table is."""
+    return "pair_tables" if wildcards.table in PAIR_TABLES else "tables"
 
 
 def get_train_section(wildcards):

@@ -31,19 +31,6 @@ TABLE_LIMITS = {
     "barriers": {"limits": config["connectivity"]["limits"]},
     "instability": {"limits": config["connectivity"]["limits"]},
 }
-OF_PAIRS = (
-    "connectivity",
-    "connectivity_path",
-    "barriers",
-    "similarity",
-    "alignment",
-    "instability",
-)
-
-
-def get_table_module(wildcards):
-    """Where the function of a table is."""
-    return "pair_tables" if wildcards.table in OF_PAIRS else "tables"
 
 
 rule table:
