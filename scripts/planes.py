@@ -1,5 +1,6 @@
 """Planes through two minima and a third, or the midpoint of a curve between them."""
 
+import numpy as np
 import torch
 
 from lossgeo import job, multilevel, probe, store, surface
@@ -21,7 +22,11 @@ def plane(
 ) -> tuple[dict[str, Variable], dict]:
     """The loss on the plane through three points, in units of distance in parameter space."""
     axes, corners = surface.plane_through(*points)
-    alphas, betas = (plane_grid(corners[:, axis], **config["plane"]) for axis in (0, 1))
+    count, margin = config["plane"]["points"], config["plane"]["margin"]
+    spans = np.ptp(corners, axis=0)  # of the two axes; the margin is as wide on both
+    alphas, betas = (
+        plane_grid(corners[:, axis], count, margin * spans.max() / spans[axis]) for axis in (0, 1)
+    )
     measured, levels = multilevel.plane(
         objective,
         points[0],

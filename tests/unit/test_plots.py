@@ -1145,7 +1145,7 @@ def test_models_without_a_width_of_their_own_are_left_out_and_named(tables, arte
             some[name].loc[some[name]["model"] == "cnn-2", list(columns)] = list(columns.values())
         figure = draw("widths", some, artefacts, "architecture")
         assert [axis.get_title() for axis in figure.axes] == ["MLP", "MLP"]
-        assert "Left out, without a width of their own: cnn-2." in words(figure)
+        assert "Left out, without another width: cnn-2." in words(figure)
         assert len(marks(figure.axes[0], "straight line")) == 2
 
 

@@ -183,7 +183,7 @@ def pair_planes(tables: Tables, files: Files, experiment: Mapping, style: Mappin
         column[-1].set_xlabel("distance" if (cell, kinds[-1]) in found else "")
     for first in axes[: len(shown) : columns]:
         for axis, kind in zip(first, kinds, strict=True):
-            axis.set_ylabel(textwrap.fill(KINDS[kind], 14) + "\ndistance")
+            axis.set_ylabel(textwrap.fill(KINDS[kind], 9) + "\ndistance")
     for axis in axes[len(shown) :].flat:
         axis.remove()
     if filled:

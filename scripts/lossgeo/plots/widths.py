@@ -83,13 +83,16 @@ def widths(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
 def _models(means: pd.DataFrame) -> tuple[list[str], str]:
     """The models that differ in width alone, as far as can be told, and which others there are.
 
-    Of several models of one family and width the first is meant; others are variants of it.
+    Of several models of one family and width the first is meant; others are variants of it. A
+    family of one width is left out beside one of several.
     """
     known = means.drop_duplicates("model")
-    sized = known[known["width"] > 0].drop_duplicates(["family", "width"])["model"]
-    others = [model for model in known["model"] if model not in set(sized)]
-    named = f"left out, without a width of their own: {', '.join(others)}" if others else ""
-    return list(sized), named
+    sized = known[known["width"] > 0].drop_duplicates(["family", "width"])
+    several = sized.groupby("family")["model"].transform("size") > 1
+    sized = list(sized.loc[several if several.any() else slice(None), "model"])
+    others = [model for model in known["model"] if model not in sized]
+    named = f"left out, without another width: {', '.join(others)}" if others else ""
+    return sized, named
 
 
 def _groups(means: pd.DataFrame, pairs: pd.DataFrame, experiment: Mapping) -> list[Group]:
