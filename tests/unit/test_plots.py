@@ -995,8 +995,9 @@ def test_one_pair_has_a_mark_and_no_interval(tables, artefacts, name):
 def test_pairs_and_rungs_without_a_barrier_are_named_in_the_note(tables, artefacts, name):
     text = words(draw(name, tables, artefacts, "architecture"))
     assert "Not reached: mlp-8 (pair 0–1)." in text
-    curve = "" if name == "widths" else "; aligned, trained curve"
-    assert f"Not available: cnn-2 (aligned; aligned, renormalised{curve})." in text
+    if name == "barriers":
+        rungs = "aligned; aligned, renormalised; aligned, trained curve"
+        assert f"Not available: cnn-2 ({rungs})." in text
     assert "Not available: cnn-2." not in text
     assert "mlp-4" not in text.split("Dotted")[1]
 
@@ -1092,7 +1093,12 @@ def of_epochs(tables) -> dict[str, pd.DataFrame]:
 
 def test_barriers_by_width_have_a_panel_for_each_family(tables, artefacts):
     """At widths 4 and 8: mlp-8 has one pair, of seed 2, with 2 % more."""
-    figure = draw("widths", tables, artefacts, "architecture")
+    some = dict(tables)
+    for name in ("barriers", "connectivity"):
+        second = tables[name].query("model == 'cnn-2'").assign(model="cnn-3", width=3)
+        some[name] = pd.concat([tables[name], second], ignore_index=True)
+    models = [*MODELS, "cnn-3"]
+    figure = draw("widths", some, artefacts, "architecture", models=models)
     assert [axis.get_title() for axis in figure.axes] == ["MLP", "CNN", "MLP", "CNN"]
     axis = figure.axes[0]
     assert axis.get_xscale() == "log"
@@ -1122,10 +1128,18 @@ def test_several_epochs_are_lines_by_width_and_a_map(tables, artefacts):
     assert [text.get_text() for text in image.get_yticklabels()] == ["4", "8"]
     assert [text.get_text() for text in image.get_xticklabels()] == ["1", "10"]
     assert drawn(image) == ["0.025", "0.25", "0.026", "0.26"]
-    unaligned = [axis for axis in figure.axes if axis.get_title() == "CNN, aligned"][1]
-    assert drawn(unaligned) == ["–", "–"]
     assert "against the width at epoch10" in words(figure)
     assert saved(figure, "png").startswith(b"\x89PNG")
+
+
+def test_what_has_no_barrier_is_a_dash_on_the_map(tables, artefacts):
+    some = of_epochs(tables)
+    rows = (some["barriers"]["model"] == "mlp-8") & (some["barriers"]["rung"] == "aligned")
+    some["barriers"].loc[rows, "barrier_mean"] = NAN
+    points = ["epoch1", "epoch10"]
+    figure = draw("widths", some, artefacts, "architecture", connected_points=points)
+    _, image = (axis for axis in figure.axes if axis.get_title() == "MLP, aligned")
+    assert drawn(image) == ["0.002", "0.02", "–", "–"]
 
 
 def test_maps_are_of_single_barriers_on_one_scale(tables, artefacts):
@@ -1136,9 +1150,9 @@ def test_maps_are_of_single_barriers_on_one_scale(tables, artefacts):
     assert (low, high) == (0, pytest.approx(0.255))
 
 
-def test_models_without_a_width_of_their_own_are_left_out_and_named(tables, artefacts):
-    """cnn-2 as a user's model, and as a variant of the first mlp."""
-    for columns in ({"width": -1}, {"width": 4, "family": "mlp"}):
+def test_models_without_another_width_are_left_out_and_named(tables, artefacts):
+    """cnn-2 as the only one, as a user's model, and as a variant of the first mlp."""
+    for columns in ({"width": 2}, {"width": -1}, {"width": 4, "family": "mlp"}):
         some = dict(tables)
         for name in ("barriers", "connectivity"):
             some[name] = tables[name].copy()
