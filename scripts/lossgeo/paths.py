@@ -18,13 +18,14 @@ COLDEST, HOTTEST = 0.01, 100.0  # softmax temperatures that are tried
 
 @dataclass(frozen=True)
 class Barrier:
-    """The height of a path above the chord between its ends, at its highest point."""
+    """The height of a path above the chord between its ends, at its highest inner point.
 
-    height: (
-        float  # max_t [L(t) - ((1 - t) L(0) + t L(1))]; nats for a loss, a fraction for an error
-    )
-    height_se: float  # standard error over the N samples, paired between the path and its ends
-    t: float  # where
+    max_t [L(t) - ((1 - t) L(0) + t L(1))]; nats for a loss, a fraction for an error.
+    """
+
+    height: float  # 0 where the path runs below its chord
+    height_se: float  # of the rise at t over the N samples, paired between the path and its ends
+    t: float
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,18 @@ def temper(logits: Tensor, targets: Tensor) -> tuple[np.ndarray, Tensor]:
 
 
 def barrier(t: np.ndarray, values: Tensor) -> Barrier:
-    """The barrier of per-sample values (T, N) along t (T,), which runs from 0 to 1.
+    """The barrier of per-sample values (T, N) along t (T,), which runs from 0 to 1; T >= 3.
 
     It is that of Entezari et al. (2021), and never below 0, because at the ends the path is the
-    chord. The highest of T points is as much too high as their errors let it be: `height_se` does
-    not contain the choice.
+    chord. Its error is that of the highest inner point, also where that lies below the chord: no
+    barrier is known to be 0 without one. The highest of T points is as much too high as their
+    errors let it be; `height_se` does not contain the choice.
     """
     weights = torch.as_tensor(t, dtype=torch.float64, device=values.device).unsqueeze(1)
     rises = values.double() - ((1 - weights) * values[0] + weights * values[-1])
     heights = rises.mean(1)
     if not torch.isfinite(heights).all():
         return Barrier(np.nan, np.nan, np.nan)
-    highest = int(heights.argmax())
+    highest = 1 + int(heights[1:-1].argmax())
     height, error = mean_and_error(rises[highest])
-    return Barrier(float(height), float(error), float(t[highest]))
+    return Barrier(max(0.0, float(height)), float(error), float(t[highest]))

@@ -11,6 +11,7 @@ from torch import nn
 
 from lossgeo.objective import evaluate, make_objective
 from lossgeo.paths import MEASURES, Profile, barrier, line, logits_at, logits_on, profile, temper
+from lossgeo.permutations import find_groups, permute, weight_matching
 
 T = np.linspace(0.0, 1.0, 25)
 
@@ -70,7 +71,7 @@ def test_the_barrier_is_the_largest_height_above_the_chord(case, ends):
     for name in MEASURES:
         values = found.means[name]
         chord = (1 - T) * values[0] + T * values[-1]
-        highest = (values - chord).argmax()
+        highest = 1 + (values - chord)[1:-1].argmax()
         assert found.barriers[name].height == pytest.approx((values - chord).max(), abs=1e-14)
         assert found.barriers[name].t == T[highest]
 
@@ -84,6 +85,39 @@ def test_walking_the_other_way_meets_the_same_barriers(case, ends):
         assert one.height_se == pytest.approx(other.height_se, abs=1e-12)
 
 
+def aligned(case, a, b) -> torch.Tensor:
+    """b with its hidden units in the order that matches a's."""
+    layout, groups = case.objective.layout, find_groups(case.objective.model)
+    generator = torch.Generator().manual_seed(4)
+    found = weight_matching(a, b, layout, groups, starts=3, generator=generator)
+    return permute(b, layout, groups, found.permutations)
+
+
+@pytest.mark.kernels
+def test_a_permuted_copy_is_matched_back_and_has_no_barrier(case, ends, generator):
+    a, _ = ends
+    groups = find_groups(case.objective.model)
+    orders = [torch.randperm(group.units, generator=generator) for group in groups]
+    copy = permute(a, case.objective.layout, groups, orders)
+    assert straight(case.objective, a, copy).barriers["loss"].height > 0.01
+    back = aligned(case, a, copy)
+    assert torch.equal(back, a)
+    for one in straight(case.objective, a, back).barriers.values():
+        assert one.height == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.kernels
+def test_it_does_not_matter_which_end_is_aligned_to_the_other(case, ends):
+    """The permutations are each other's inverses, the lines the same functions."""
+    a, b = ends
+    there = straight(case.objective, a, aligned(case, a, b))
+    back = straight(case.objective, b, aligned(case, b, a))
+    for name in ("loss", "error"):
+        one, other = there.barriers[name], back.barriers[name]
+        assert one.height == pytest.approx(other.height, abs=1e-12)
+    np.testing.assert_allclose(there.means["loss"], back.means["loss"][::-1], rtol=1e-11)
+
+
 def test_a_convex_loss_has_no_barrier(generator):
     """Softmax regression: the chord lies above."""
     x = torch.randn(40, 1, 2, 2, generator=generator)
@@ -94,7 +128,7 @@ def test_a_convex_loss_has_no_barrier(generator):
     a, b = torch.randn(2, 15, generator=generator, dtype=torch.float64)
     found = straight(objective, a, b).barriers["loss"]
     assert found.height == 0.0
-    assert found.t in (0.0, 1.0)
+    assert found.height_se > 0.0, "that it is 0 is known from a sample"
 
 
 @pytest.mark.kernels
@@ -131,6 +165,14 @@ def test_a_barrier_of_values_made_by_hand():
     assert found.height == pytest.approx(2.0)
     assert found.t == 0.5
     assert found.height_se == pytest.approx(np.std([3.0, 1.0], ddof=1) / math.sqrt(2))
+
+
+def test_a_path_below_its_chord_has_no_barrier_and_still_an_error():
+    """The highest inner point is the second, 0.5 and 1.5 below."""
+    values = torch.tensor([[4.0, 4.0], [0.0, 0.0], [3.5, 2.5], [4.0, 4.0]])
+    found = barrier(np.array([0.0, 0.25, 0.5, 1.0]), values)
+    assert (found.height, found.t) == (0.0, 0.5)
+    assert found.height_se == pytest.approx(0.5)
 
 
 def test_the_standard_error_is_paired_over_samples():
