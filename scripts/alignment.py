@@ -35,7 +35,7 @@ def align(
 
     They belong to neither end, so that a pair the other way round has the inverse permutations.
     """
-    status = next((point.status for point in (a, b) if point.status != "ok"), "ok")
+    status = probe.status_of((a, b))
     if status == "ok" and units is None:
         status = "not available"
     if status != "ok":

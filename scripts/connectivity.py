@@ -30,10 +30,10 @@ SIMILARITIES = {
 
 
 class Path(NamedTuple):
-    """theta_t = sum_k c_tk v_k at T values of t."""
+    """theta_t = sum_k c_tk v_k at T values of t, or without coefficients the T vectors."""
 
-    vectors: list[Tensor]  # K of (P,)
-    coefficients: np.ndarray  # (T, K)
+    vectors: list[Tensor]  # (P,) each, the first and the last are the ends
+    coefficients: np.ndarray | None  # (T, K)
     length: float  # in parameter space
     status: str
 
@@ -53,7 +53,9 @@ def as_group(profile: paths.Profile, path: Path, distance: float) -> Group:
         for name, barrier in profile.barriers.items()
         for suffix, part in {"": "height", "_se": "height_se", "_t": "t"}.items()
     }
-    attributes |= {"status": path.status, "length": path.length, "distance": distance}
+    finite = np.isfinite(profile.means["loss"]).all()
+    status = "not finite" if path.status == "ok" and not finite else path.status
+    attributes |= {"status": status, "length": path.length, "distance": distance}
     return Group(variables, attributes)
 
 
@@ -86,8 +88,15 @@ def get_path(
     if rung == "renormalised":
         points = renormalisation.renormalised(objective, a, b, t)
         steps = [float((q - p).norm()) for p, q in pairwise(points)]
-        return Path(points, np.eye(len(points)), sum(steps), status)
+        return Path(points, None, sum(steps), status)
     return Path([a, b], paths.line(t), float((b - a).norm()), status)
+
+
+def logits_of(objective: Objective, path: Path) -> Tensor:
+    """The network's outputs (T, classes, N) along a path."""
+    if path.coefficients is None:
+        return paths.logits_at(objective, path.vectors)
+    return paths.logits_on(objective, path.vectors, path.coefficients)
 
 
 def similarities(objective: Objective, a: Tensor, b: Tensor, order: Tensor | None) -> Group:
@@ -107,7 +116,7 @@ def similarities(objective: Objective, a: Tensor, b: Tensor, order: Tensor | Non
     nothing = (np.nan, np.nan)
     variables = {}
     for name, description in SIMILARITIES.items():
-        values = np.array([row.get(name, nothing) for row in rows])
+        values = np.array([row.get(name, nothing)[:2] for row in rows])
         variables[name] = Variable(("ends",), values[:, 0], "1", description)
         variables[f"{name}_se"] = Variable(
             ("ends",), values[:, 1], "1", "its standard error over the samples"
@@ -129,7 +138,7 @@ def main(snakemake) -> None:
     groups = {}
     for point in config["points"]:
         a, b = (probe.load_point(end, point) for end in ends)
-        status = next((p.status for p in (a, b) if p.status != "ok"), "ok")
+        status = probe.status_of((a, b))
         order = probe.load_order(files.alignment, point) if files.get("alignment") else None
         groups[point] = Group({}, {"status": status})
         for rung in config["rungs"]:
@@ -141,7 +150,7 @@ def main(snakemake) -> None:
             path = get_path(rung, a.theta, b.theta, order, midpoint, t, objectives["train"], found)
             distance = float((path.vectors[-1] - path.vectors[0]).norm())
             for split, objective in objectives.items():
-                logits = paths.logits_on(objective, path.vectors, path.coefficients)
+                logits = logits_of(objective, path)
                 profile = paths.profile(t, logits, objective.targets)
                 groups[f"{point}/{rung}/{split}"] = as_group(profile, path, distance)
                 height = profile.barriers["loss"].height

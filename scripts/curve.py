@@ -7,7 +7,7 @@ whole training split, both of a pair on the same batches and values of t.
 import numpy as np
 import torch
 
-from lossgeo import curves, job, probe, store
+from lossgeo import curves, job, probe
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
 from lossgeo.store import Group, Variable
@@ -18,12 +18,12 @@ def load_ends(snakemake, point: str, rung: str) -> tuple[list[torch.Tensor], str
     files = snakemake.input.snapshots_a, snakemake.input.snapshots_b
     points = [probe.load_point(file, point) for file in files]
     thetas = [found.theta for found in points]
-    status = next((found.status for found in points if found.status != "ok"), "ok")
+    status = probe.status_of(points)
     if status == "ok" and rung == "aligned_curve":
-        alignment = store.read(snakemake.input.alignment, point)
-        status = alignment.attributes["status"]
-        if status == "ok":
-            thetas[1] = thetas[1][torch.from_numpy(alignment.variables["order"].values).long()]
+        order = probe.load_order(snakemake.input.alignment, point)
+        if order is None:
+            return thetas, "not available"
+        thetas[1] = thetas[1][order]
     return thetas, status
 
 

@@ -1,5 +1,7 @@
 """Planes through two minima and a third, or the midpoint of a curve between them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -17,11 +19,19 @@ MEASURED = {
 }
 
 
-def plane(
-    objective: Objective, points: list[torch.Tensor], config: dict, *, generator
-) -> tuple[dict[str, Variable], dict]:
-    """The loss on the plane through three points, in units of distance in parameter space."""
-    axes, corners = surface.plane_through(*points)
+def plane(objective: Objective, points: Sequence[torch.Tensor], config: dict, generator) -> Group:
+    """The loss on the plane through three points, in units of distance in parameter space.
+
+    Where these span none, or are not finite, there is only a status.
+    """
+    if any(theta is None for theta in points):
+        return Group({}, {"status": "not available"})
+    if not all(torch.isfinite(theta).all() for theta in points):
+        return Group({}, {"status": "not finite"})
+    try:
+        axes, corners = surface.plane_through(*points)
+    except ValueError:  # as an untrained midpoint
+        return Group({}, {"status": "on a line"})
     count, margin = config["plane"]["points"], config["plane"]["margin"]
     spans = np.ptp(corners, axis=0)  # of the two axes; the margin is as wide on both
     alphas, betas = (
@@ -49,10 +59,14 @@ def plane(
             "1: evaluated; 0: interpolated",
         ),
     }
-    return variables, {
-        "held_out": levels.held_out,
-        "interpolation_error": levels.interpolation_error,
-    }
+    return Group(
+        variables,
+        {
+            "status": "ok",
+            "held_out": levels.held_out,
+            "interpolation_error": levels.interpolation_error,
+        },
+    )
 
 
 def main(snakemake) -> None:
@@ -86,26 +100,18 @@ def main(snakemake) -> None:
             return torch.from_numpy(found)
 
         a, b = runs["a"].theta, runs["b"].theta
-        third = runs["c"].theta if "c" in runs else None
         corners = {
             "curve": (a, b, midpoint("curve")),
             "aligned_curve": (a, aligned("b"), midpoint("aligned_curve")),
-            "minima": (a, b, third),
-            "aligned_minima": (a, aligned("b"), aligned("c")),
         }
-        status = next((run.status for run in runs.values() if run.status != "ok"), "ok")
-        groups[point] = Group({}, {"status": status})
+        if "c" in runs:
+            corners["minima"] = (a, b, runs["c"].theta)
+            corners["aligned_minima"] = (a, aligned("b"), aligned("c"))
+        groups[point] = Group({}, {"status": probe.status_of((runs["a"], runs["b"]))})
         for kind, points in corners.items():
-            if any(theta is None or not torch.isfinite(theta).all() for theta in points):
-                continue  # there are no such three points
             generator = numpy_generator("pair plane levels", seed, kind)
-            try:
-                variables, attributes = plane(objective, points, config, generator=generator)
-            except ValueError as error:  # an untrained midpoint lies on the line
-                print(f"{point}, {kind}: {error}")
-                continue
-            groups[f"{point}/{kind}"] = Group(variables, attributes)
-            print(f"{point}, {kind}: lowest loss on the plane {variables['loss'].values.min():.4g}")
+            groups[f"{point}/{kind}"] = plane(objective, points, config, generator)
+            print(f"{point}, {kind}: {groups[f'{point}/{kind}'].attributes}")
     probe.write(
         snakemake,
         groups,

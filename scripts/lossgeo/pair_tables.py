@@ -19,7 +19,6 @@ RUNGS = ("line", "aligned", "renormalised", "curve", "aligned_curve")
 MEASURES = ("loss", "error", "tempered_loss")
 SIMILARITIES = ("disagreement", "cka", "debiased_cka", "unit_correlation")
 ENDS = ("naive", "aligned")
-ALIGNMENT = ("exact", "best", "objective_before", "objective", "distance_before", "distance")
 
 
 def connectivity(paths: Paths) -> pd.DataFrame:
@@ -28,7 +27,7 @@ def connectivity(paths: Paths) -> pd.DataFrame:
         identity
         | {"status": group.attributes["status"], "rung": rung, "measure": measure}
         | _barrier(group, measure)
-        | {"length_ratio": group.attributes["length"] / group.attributes["distance"]}
+        | {"length_ratio": _ratio(group.attributes["length"], group.attributes["distance"])}
         for _, identity, rung, group in _profiles(paths)
         for measure in MEASURES
     ]
@@ -73,14 +72,14 @@ def similarity(paths: Paths) -> pd.DataFrame:
             for split in SPLITS:
                 found = store.read(path, f"{point}/similarity/{split}").variables
                 identity = _identity(path, point, split) | {"status": status}
-                rows += [
-                    identity
-                    | {"ends": ends, "quantity": name}
-                    | {"similarity": found[name].values[i]}
-                    | {"similarity_se": found[f"{name}_se"].values[i]}
-                    for i, ends in enumerate(ENDS)
-                    for name in SIMILARITIES
-                ]
+                for i, ends in enumerate(ENDS):
+                    for name in SIMILARITIES:
+                        row = identity | {"ends": ends, "quantity": name}
+                        row |= {"similarity": found[name].values[i]}
+                        row |= {"similarity_se": found[f"{name}_se"].values[i]}
+                        if status == "ok" and np.isnan(row["similarity"]):
+                            row["status"] = "not available"
+                        rows.append(row)
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=PAIR)
 
 
@@ -150,6 +149,11 @@ def _pair(path: Path | str) -> dict:
 def _identity(path: Path | str, point: str, split: str) -> dict:
     samples = store.attributes(path)[SPLITS[split]]
     return _pair(path) | {"point": point, "split": split, "samples": samples}
+
+
+def _ratio(length: float, distance: float) -> float:
+    """NaN for ends in one place."""
+    return length / distance if distance else np.nan
 
 
 def _barrier(group: store.Group, measure: str) -> dict:

@@ -148,6 +148,11 @@ def _read_point(snapshots: Path | str, point: str) -> dict[str, np.ndarray] | No
     return rows | {"step": columns["step"].values[index]}
 
 
+def status_of(points: Sequence[Point]) -> str:
+    """That of several points together: "ok", or that of the first which is not."""
+    return next((point.status for point in points if point.status != "ok"), "ok")
+
+
 def load_order(alignment: Path | str, point: str) -> Tensor | None:
     """The order (P,) int64 in which theta_b is aligned, or None where there is no alignment."""
     if store.read(alignment, point, ()).attributes["status"] != "ok":

@@ -156,12 +156,13 @@ def get_fork_epochs(config: Mapping, model: str, optimizer: str) -> int:
 
 
 def get_fork_points(config: Mapping, model: str, optimizer: str, shared_epochs: int) -> list[str]:
-    """Of the connected points those that a fork passes: not `matched`, nor what comes before it."""
+    """Of the connected points those that a fork passes once it has left its run, but `matched`."""
+    last = get_fork_epochs(config, model, optimizer)
     return [
         point
         for point in get_connected_points(config, model, optimizer, "instability")
         if point == "final"
-        or (point.startswith("epoch") and int(point.removeprefix("epoch")) >= shared_epochs)
+        or (point.startswith("epoch") and shared_epochs < int(point.removeprefix("epoch")) <= last)
     ]
 
 
@@ -456,8 +457,8 @@ def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:
                 raise ConfigError(
                     f"config key experiments.{name}.stages: found instability, but none of the "
                     f"points {get_connected_points(config, model, optimizer, 'instability')} is "
-                    f"passed by a fork of {model}/{optimizer} after {latest} epochs; expected "
-                    "'final' or an epochN from there on"
+                    f"passed by a fork of {model}/{optimizer} that leaves after {latest} epochs "
+                    f"and is trained to {epochs}; expected 'final' or an epochN in between"
                 )
 
 

@@ -308,8 +308,9 @@ def probe_flatness(case, d, generator):
 
 
 def probe_path(case, d, generator):
-    path = paths.straight_line(case.theta, case.theta + d)
-    paths.profile(case.objective, path, np.linspace(0, 1, 3))
+    t = np.linspace(0, 1, 3)
+    logits = paths.logits_on(case.objective, [case.theta, case.theta + d], paths.line(t))
+    paths.profile(t, logits, case.objective.targets)
 
 
 @pytest.mark.parametrize(

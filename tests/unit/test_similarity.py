@@ -1,5 +1,6 @@
-"""Similarity of two networks: against kernels, index tuples and leaving samples out."""
+"""Similarity of predictions and activations against brute force, resampling and simulation."""
 
+import copy
 import itertools
 import math
 
@@ -7,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from lossgeo.models import build
-from lossgeo.objective import make_objective
+from lossgeo.objective import make_objective, sample_logits
 from lossgeo.parameters import flatten, unflatten
-from lossgeo.permutations import find_groups, permute
 from lossgeo.similarity import (
     debiased_cka,
     disagreement,
@@ -21,152 +20,262 @@ from lossgeo.similarity import (
     unit_correlation,
 )
 
-CKAS = (linear_cka, debiased_cka)
+CKA = {"plain": linear_cka, "debiased": debiased_cka}
 
 
-@pytest.fixture
-def features(generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """40 samples of 5 features and of 7 that have to do with them."""
-    x = torch.randn(40, 5, generator=generator, dtype=torch.float64)
-    mixed = x @ torch.randn(5, 7, generator=generator, dtype=torch.float64)
-    return x + 3, mixed + torch.randn(40, 7, generator=generator, dtype=torch.float64)
+@pytest.fixture(params=CKA)
+def cka(request):
+    return CKA[request.param]
 
 
-def test_linear_cka_is_the_alignment_of_centred_kernels(features):
-    x, y = features
-    centre = torch.eye(40, dtype=torch.float64) - 1 / 40
-    k, l = (centre @ f @ f.T @ centre for f in (x, y))  # noqa: E741
-    expected = float((k * l).sum() / (k.norm() * l.norm()))
-    assert linear_cka(x, y).value == pytest.approx(expected, rel=1e-12)
+def normal(generator, *shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def u_statistic(x: np.ndarray, y: np.ndarray) -> float:
-    """The mean of K_ij (L_ij + L_qr - 2 L_iq) over all tuples of four different samples."""
-    k, l = x @ x.T, y @ y.T  # noqa: E741
-    return np.mean(
-        [
-            k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q])
-            for i, j, q, r in itertools.permutations(range(len(x)), 4)
-        ]
+def related(generator, samples=40, mixing=1.0):
+    """Activations of 5 and 3 units that share two signals; ReLUs leave them far from normal."""
+    signal = normal(generator, samples, 2)
+    x = torch.relu(signal @ torch.tensor([[1.0, 0, 2, -1, 1], [0, 1, 1, 1, -2]]).double())
+    y = torch.relu(mixing * x[:, :3] + normal(generator, samples, 3))
+    return x, y
+
+
+def jackknife(measure, x, y) -> float:
+    """The standard error from leaving out each sample in turn."""
+    n = len(x)
+    keep = [[j for j in range(n) if j != i] for i in range(n)]
+    values = np.array([measure(x[rows], y[rows]).value for rows in keep])
+    return float(np.sqrt((n - 1) / n * ((values - values.mean()) ** 2).sum()))
+
+
+def test_disagreement_is_the_share_of_samples_that_are_classified_differently():
+    a = torch.tensor([[3.0, 0, 1, 0, 5], [1, 2, 0, 9, 4], [0, 1, 2, 0, 3]])  # 0, 1, 2, 1, 0
+    b = torch.tensor([[3.0, 0, 4, 0, 1], [1, 2, 0, 9, 4], [0, 1, 2, 0, 3]])  # 0, 1, 0, 1, 1
+    found = disagreement(a, b)
+    assert found.value == pytest.approx(0.4, abs=1e-15)
+    assert found.se == pytest.approx(math.sqrt(0.4 * 0.6 / 4), abs=1e-15)
+    assert disagreement(a, a) == (0.0, 0.0)
+    assert disagreement(a, 3 * a - 7) == (0.0, 0.0)
+
+
+def test_a_logit_that_is_nan_makes_disagreement_nan():
+    a = torch.zeros(3, 4)
+    a[0] = 1.0
+    broken = a.clone()
+    broken[1, 2] = math.nan
+    assert all(math.isnan(number) for number in disagreement(a, broken))
+    assert all(math.isnan(number) for number in disagreement(broken, a))
+
+
+@pytest.mark.kernels
+def test_hidden_activations_are_what_the_last_layer_reads(case):
+    """With its weight and bias they give the logits."""
+    x = hidden_activations(case.objective, case.theta)
+    parts = unflatten(case.theta, case.objective.layout)
+    logits = x @ parts["output.weight"].T + parts["output.bias"]
+    expected = sample_logits(case.objective, case.theta).T
+    assert x.shape == (case.objective.samples, parts["output.weight"].shape[1])
+    assert (x >= 0).all()  # after the activation
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+
+
+def test_hidden_activations_of_an_end_that_diverged_are_nan(case):
+    broken = case.theta.clone()
+    broken[-1] = math.inf  # of the last layer, which is not read
+    assert hidden_activations(case.objective, broken).isnan().all()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), nn.Sequential(nn.Sequential(nn.Flatten()))],
+)
+def test_without_a_chain_or_a_hidden_layer_there_are_no_activations(mlp, model):
+    objective = make_objective(copy.deepcopy(model), mlp.inputs, mlp.targets)
+    theta = torch.zeros(sum(p.numel() for p in model.parameters()))
+    assert hidden_activations(objective, theta) is None
+
+
+def test_activations_of_a_convolution_are_strung_up(generator):
+    """Where nothing but pooling follows the last convolution."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 3, 3), nn.AvgPool2d(2), nn.Flatten()
     )
+    objective = make_objective(model, torch.randn(5, 1, 6, 6, generator=generator), torch.arange(5))
+    assert hidden_activations(objective, flatten(model)).shape == (5, 2 * 4 * 4)
 
 
-def test_the_debiased_cka_is_made_of_u_statistics(generator):
-    """By brute force over tuples, the features not centred."""
-    x = torch.randn(7, 2, generator=generator, dtype=torch.float64) + 1
-    y = x @ torch.randn(2, 3, generator=generator, dtype=torch.float64) - 2
-    y[:, 0] += torch.randn(7, generator=generator, dtype=torch.float64)
-    cross, own_x, own_y = (u_statistic(*(f.numpy() for f in p)) for p in ((x, y), (x, x), (y, y)))
-    assert debiased_cka(x, y).value == pytest.approx(cross / math.sqrt(own_x * own_y), rel=1e-10)
+@pytest.mark.kernels
+def test_permuted_units_change_nothing_but_their_correlation(generator):
+    model = build({"family": "mlp", "width": 12}, (1, 6, 6), 3).double()
+    inputs = normal(generator, 60, 1, 6, 6)
+    objective = make_objective(
+        model, inputs, torch.zeros(60, dtype=torch.long), dtype=torch.float64
+    )
+    order = torch.randperm(12, generator=generator)
+    theta = flatten(model)
+    parts = {name: part.clone() for name, part in unflatten(theta, objective.layout).items()}
+    parts["hidden.weight"], parts["hidden.bias"] = (
+        parts[f"hidden.{kind}"][order] for kind in ("weight", "bias")
+    )
+    parts["output.weight"] = parts["output.weight"][:, order]
+    permuted = torch.cat([part.reshape(-1) for part in parts.values()])
+    x, y = (hidden_activations(objective, v) for v in (theta, permuted))
+    assert linear_cka(x, y).value == pytest.approx(1.0, abs=1e-10)
+    assert debiased_cka(x, y).value == pytest.approx(1.0, abs=1e-10)
+    assert unit_correlation(x, y).value < 0.5
+    assert unit_correlation(x[:, order], y).value == pytest.approx(1.0, abs=1e-10)
+    logits = (sample_logits(objective, v) for v in (theta, permuted))
+    assert disagreement(*logits) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("cka", CKAS)
-def test_cka_does_not_see_rotations_scales_shifts_and_orders(cka, features, generator):
-    x, y = features
+@pytest.mark.kernels
+def test_a_network_is_like_itself(cka, generator):
+    x, _ = related(generator)
+    found = cka(x, x)
+    assert found.value == pytest.approx(1.0, abs=1e-12)
+    assert found.se == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.kernels
+def test_cka_is_symmetric_and_sees_no_rotation_scale_shift_or_order(cka, generator):
+    x, y = related(generator)
     expected = cka(x, y)
-    turn, _ = torch.linalg.qr(torch.randn(7, 7, generator=generator, dtype=torch.float64))
-    order = torch.randperm(7, generator=generator)
-    for other in (y @ turn, 3 * y - 5, y[:, order]):
-        found = cka(x, other)
-        assert found.value == pytest.approx(expected.value, rel=1e-10)
-        assert found.se == pytest.approx(expected.se, rel=1e-8)
-    assert cka(y, x).value == pytest.approx(expected.value, rel=1e-12)
-    assert cka(x, x).value == pytest.approx(1.0, rel=1e-12)
-    assert cka(x, x).se == pytest.approx(0.0, abs=1e-12)
+    rotation, _ = torch.linalg.qr(normal(generator, 5, 5))
+    moved = {
+        "swapped": (y, x),
+        "rotated": (x @ rotation, y),
+        "scaled": (0.01 * x, -30 * y),
+        "shifted": (x + normal(generator, 5), y - 100),
+        "ordered": (x[:, [3, 1, 0, 4, 2]], y[:, [2, 0, 1]]),
+    }
+    for pair in moved.values():
+        assert cka(*pair) == pytest.approx(expected, abs=1e-10)
+    stretched = x * torch.arange(1, 6, dtype=torch.float64)
+    assert abs(cka(stretched, y).value - expected.value) > 1e-3
 
 
-def test_unrelated_features_have_a_debiased_cka_of_about_zero(generator):
-    """30 samples of 50 features: the plain one is far above."""
-    draws = [torch.randn(2, 30, 50, generator=generator, dtype=torch.float64) for _ in range(100)]
-    found = [[cka(*pair).value for cka in CKAS] for pair in draws]
-    plain, debiased = np.mean(found, axis=0)
-    assert plain > 0.5
-    assert abs(debiased) < 4 * np.std([row[1] for row in found]) / 10
+@pytest.mark.kernels
+def test_plain_cka_is_the_alignment_of_centred_gram_matrices(generator):
+    x, y = related(generator)
+    n = len(x)
+    centring = torch.eye(n, dtype=torch.float64) - 1 / n
+    of_x, of_y = (centring @ a @ a.T @ centring for a in (x, y))
+    expected = float((of_x * of_y).sum() / (of_x.norm() * of_y.norm()))
+    assert linear_cka(x, y).value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.kernels
+def test_debiased_cka_is_the_u_statistic_over_all_quadruples(generator):
+    """h = 1/4! of the sum of k_st (m_st + m_uv - 2 m_su) over the orders of 4 samples."""
+    x, y = related(generator, samples=6)
+
+    def hsic(a, b):
+        k, m = a @ a.T, b @ b.T
+        terms = [
+            k[s, t] * (m[s, t] + m[u, v] - 2 * m[s, u])
+            for s, t, u, v in itertools.permutations(range(6), 4)
+        ]
+        return float(sum(terms)) / len(terms)
+
+    expected = hsic(x, y) / math.sqrt(hsic(x, x) * hsic(y, y))
+    assert debiased_cka(x, y).value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.kernels
+def test_the_error_of_debiased_cka_is_the_jackknifes(generator):
+    x, y = related(generator, samples=12)
+    assert debiased_cka(x, y).se == pytest.approx(jackknife(debiased_cka, x, y), rel=1e-9)
 
 
 @pytest.mark.parametrize("measure", [linear_cka, unit_correlation])
-def test_the_error_is_that_of_leaving_samples_out(measure, generator):
-    """The delete-one jackknife, which agrees to 1 / N."""
-    n = 300
-    x = torch.randn(n, 4, generator=generator, dtype=torch.float64)
-    y = x + torch.randn(n, 4, generator=generator, dtype=torch.float64)
-    left = np.array([measure(*(f[torch.arange(n) != i] for f in (x, y))).value for i in range(n)])
-    jackknife = math.sqrt((n - 1) ** 2 / n * left.var(ddof=1))
-    assert measure(x, y).se == pytest.approx(jackknife, rel=0.05)
+@pytest.mark.parametrize("mixing", [0.0, 0.3, 2.0])
+def test_errors_of_first_order_are_near_the_jackknifes(measure, mixing, generator):
+    """They differ by terms of the next order, 1 / N."""
+    x, y = related(generator, samples=1000, mixing=mixing)
+    x = x[:, : y.shape[1]]
+    assert measure(x, y).se == pytest.approx(jackknife(measure, x, y), rel=0.03)
 
 
-def test_the_correlation_of_units_is_the_mean_of_pearsons(features):
-    x, y = features
-    y = y[:, :5]
-    expected = np.mean([np.corrcoef(x[:, i], y[:, i])[0, 1] for i in range(5)])
-    assert unit_correlation(x, y).value == pytest.approx(expected, rel=1e-12)
+@pytest.mark.parametrize("measure", [linear_cka, debiased_cka, unit_correlation])
+def test_errors_are_the_spread_over_draws(measure, generator):
+    """200 draws tell it to 5 %; four times that are allowed."""
+    draws = [related(generator, samples=300, mixing=0.5) for _ in range(200)]
+    found = np.array([measure(x[:, :3], y)[:2] for x, y in draws])
+    assert found[:, 1].mean() == pytest.approx(found[:, 0].std(ddof=1), rel=0.2)
 
 
-def test_units_that_are_dead_in_either_are_left_out(features):
-    x, y = features[0].clone(), features[1][:, :5].clone()
-    expected = unit_correlation(x[:, 2:], y[:, 2:])
-    x[:, 0] = y[:, 1] = 0.0
-    assert unit_correlation(x, y) == pytest.approx(expected, rel=1e-12)
-    assert math.isnan(unit_correlation(torch.zeros_like(x), y).value)
+def test_unrelated_activations_have_no_debiased_cka(generator):
+    """64 samples of 48 units in either network; the plain one is far from 0."""
+    pairs = [(normal(generator, 64, 48), normal(generator, 64, 48)) for _ in range(100)]
+    plain, debiased = (np.array([m(*pair).value for pair in pairs]) for m in CKA.values())
+    assert plain.mean() > 0.4
+    assert abs(debiased.mean()) < 4 * debiased.std() / 10
+    assert debiased.std() < 0.05
 
 
-def test_disagreement_is_the_share_of_other_predictions(generator):
-    a = torch.randn(3, 20, generator=generator)
-    b = a.clone()
-    b[:, :5] = a[:, :5].roll(1, dims=0)
-    found = disagreement(a, b)
-    assert found.value == 0.25
-    assert found.se == pytest.approx(math.sqrt(0.25 * 0.75 / 19))
-    assert disagreement(a, a) == (0.0, 0.0)
+@pytest.mark.kernels
+def test_unit_correlation_is_the_mean_of_pearsons_over_units(generator):
+    x, y = related(generator)
+    x = x[:, :3]
+    expected = np.mean([np.corrcoef(x[:, i], y[:, i])[0, 1] for i in range(3)])
+    found = unit_correlation(x, y)
+    assert found.value == pytest.approx(expected, abs=1e-12)
+    assert found.units == 3
+    assert unit_correlation(x, -2 * x + 1) == pytest.approx((-1.0, 0.0, 3), abs=1e-12)
 
 
-def test_what_is_not_finite_is_nan(features):
-    x, y = features
+def test_dead_units_are_left_out_and_counted(generator):
+    x, y = related(generator)
+    x = x[:, :3].clone()
+    expected = unit_correlation(x[:, 1:2], y[:, 1:2])
+    x[:, 0], y[:, 2] = 0.0, 0.1
+    assert unit_correlation(x, y) == pytest.approx(expected, abs=1e-12)
+    assert unit_correlation(x, y).units == 1
+    none = unit_correlation(x[:, :1], y[:, :1])
+    assert math.isnan(none.value)
+    assert math.isnan(none.se)
+    assert none.units == 0
+
+
+def test_the_error_of_one_pearson_correlation_of_normals_is_known(generator):
+    """(1 - r^2) / sqrt(N)."""
+    x = normal(generator, 20_000, 1)
+    y = 0.6 * x + 0.8 * normal(generator, 20_000, 1)
+    assert unit_correlation(x, y).se == pytest.approx((1 - 0.36) / math.sqrt(20_000), rel=0.03)
+
+
+@pytest.mark.parametrize("measure", [linear_cka, debiased_cka, unit_correlation])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_activations_that_are_not_finite_give_nan(measure, bad, generator):
+    x = normal(generator, 20, 3)
     broken = x.clone()
-    broken[3, 2] = math.nan
-    for measure in CKAS:
-        assert math.isnan(measure(broken, y).value)
-        assert math.isnan(measure(broken, y).se)
-    assert math.isnan(unit_correlation(broken, y[:, :5]).value)
-    logits = torch.zeros(3, 20)
-    assert math.isnan(disagreement(logits, logits * math.nan).value)
+    broken[4, 1] = bad
+    for found in (measure(x, broken), measure(broken, x)):
+        assert math.isnan(found.value)
+        assert math.isnan(found.se)
 
 
-@pytest.mark.kernels
-def test_hidden_activations_are_what_the_output_layer_reads(case):
-    """The output layer on top gives the network's outputs."""
-    hidden = hidden_activations(case.objective, case.theta)
-    weight, bias = case.theta[-3 * (hidden.shape[1] + 1) : -3], case.theta[-3:]
-    with torch.no_grad():
-        parameters = unflatten(case.theta, case.objective.layout)
-        expected = functional_call(case.objective.model, parameters, (case.inputs.clone(),))
-    torch.testing.assert_close(hidden @ weight.view(3, -1).T + bias, expected, rtol=0, atol=1e-12)
+@pytest.mark.parametrize("measure", [linear_cka, debiased_cka, unit_correlation])
+def test_a_network_whose_units_are_all_dead_is_like_nothing(measure, generator):
+    x = normal(generator, 41, 3)  # as many 0.1 have a mean that is not 0.1
+    found = measure(x, torch.full_like(x, 0.1))
+    assert math.isnan(found.value)
+    assert math.isnan(found.se)
 
 
-@pytest.mark.kernels
-def test_a_permuted_network_is_the_same_function_but_not_unit_by_unit(case, generator):
-    groups = find_groups(case.objective.model)
-    orders = [torch.randperm(group.units, generator=generator) for group in groups]
-    other = permute(case.theta, case.objective.layout, groups, orders)
-    x, y = (hidden_activations(case.objective, theta) for theta in (case.theta, other))
-    assert linear_cka(x, y).value == pytest.approx(1.0, abs=1e-12)
-    assert unit_correlation(x, y).value < 0.9
-    assert unit_correlation(x, x).value == pytest.approx(1.0, abs=1e-12)
+def test_debiased_cka_takes_four_samples(generator):
+    x, y = normal(generator, 4, 3), normal(generator, 4, 3)
+    assert math.isnan(debiased_cka(x[:3], y[:3]).value)
+    assert math.isfinite(debiased_cka(x, x).value)
+    assert math.isnan(debiased_cka(x, x).se)
 
 
-def test_without_a_hidden_layer_there_are_no_activations(mlp):
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    objective = make_objective(flat, mlp.inputs, mlp.targets)
-    assert hidden_activations(objective, flatten(flat)) is None
-    other = nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)))
-    objective = make_objective(other, mlp.inputs, mlp.targets)
-    assert hidden_activations(objective, flatten(other)) is None
-
-
-def test_measuring_leaves_the_samples_as_they_are():
-    """Pooling and ReLU write into what they read, which is never a sample."""
-    model = build({"family": "cnn", "width": 2}, (1, 8, 8), 3)
-    inputs = torch.randn(5, 1, 8, 8)
-    objective = make_objective(model, inputs, torch.zeros(5, dtype=torch.long))
-    hidden_activations(objective, flatten(model))
-    torch.testing.assert_close(objective.blocks[0][0], inputs, rtol=0, atol=0)
+def test_samples_and_units_must_be_as_many(generator):
+    x = normal(generator, 6, 3)
+    for measure in (linear_cka, debiased_cka, unit_correlation):
+        with pytest.raises(ValueError, match="need the same"):
+            measure(x, x[:5])
+    with pytest.raises(ValueError, match="need the same"):
+        disagreement(x, x[:, :2])
+    with pytest.raises(ValueError, match="need the same shape"):
+        unit_correlation(x, x[:, :2])

@@ -197,9 +197,10 @@ def test_a_fork_is_connected_where_it_has_been(forked):
         forked["connectivity"]["at"] = list(at)
         return study.get_fork_points(forked, "mlp-128", "momentum", 3)
 
-    assert points("epoch2", "epoch3", "matched", "init", "final") == ["epoch3", "final"]
-    assert points("epoch2") == []
-    refused(forked, "experiments.fork.stages", "epoch2", "after 3 epochs")
+    at = ["epoch2", "epoch3", "epoch4", "epoch6", "epoch7", "matched", "init", "final"]
+    assert points(*at) == ["epoch4", "epoch6", "final"]
+    assert points("epoch3") == []  # where it still is its run
+    refused(forked, "experiments.fork.stages", "epoch3", "after 3 epochs", "trained to 6")
 
 
 def test_a_fork_has_epochs_left(forked):

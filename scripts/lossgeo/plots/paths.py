@@ -154,11 +154,12 @@ def pair_planes(tables: Tables, files: Files, experiment: Mapping, style: Mappin
     shown = _first_pairs(files, experiment)
     if not shown:
         return nothing(style, "no pair of seeds is connected")
-    found = {
+    groups = {
         (cell, kind): store.read(path, f"{point}/{kind}")
         for cell, path in shown.items()
         for kind in (store.subgroups(path, point) if point in store.subgroups(path) else [])
     }
+    found = {key: group for key, group in groups.items() if group.attributes["status"] == "ok"}
     kinds = [kind for kind in KINDS if any(kind == key for _, key in found)] or ["curve"]
     aspects = [_aspect(found, kind) for kind in kinds]
     columns = len(shown) if len(shown) <= COLUMNS else 4
@@ -177,7 +178,7 @@ def pair_planes(tables: Tables, files: Files, experiment: Mapping, style: Mappin
             else:
                 axis.set(xticks=[], yticks=[], box_aspect=aspect)
                 axis.spines[:].set_visible(False)
-                reason = _reason(path, point, kind, has_minima=(cell, "minima") in found)
+                reason = _reason(path, point, kind)
                 axis.text(0.5, 0.5, reason, ha="center", va="center", color="#B00020")
         column[0].set_title(cell_name(cell, experiment))
         column[-1].set_xlabel("distance" if (cell, kinds[-1]) in found else "")
@@ -232,13 +233,16 @@ def _first_pairs(files: Files, experiment: Mapping) -> dict[tuple[str, str], Pat
     return {cell: found[cell] for cell in cells_of(experiment) if cell in found}
 
 
-def _reason(path: Path | str, point: str, kind: str, *, has_minima: bool) -> str:
+def _reason(path: Path | str, point: str, kind: str) -> str:
     """Why a pair has no plane of this kind."""
-    known = point in store.subgroups(path)
-    status = store.read(path, point, ()).attributes["status"] if known else "not measured"
+    if point not in store.subgroups(path):
+        return "not measured"
+    status = store.read(path, point, ()).attributes["status"]
     if status != "ok":
         return status
-    return "needs three seeds" if "minima" in kind and not has_minima else "not available"
+    if kind not in store.subgroups(path, point):
+        return "needs three seeds"
+    return store.read(path, f"{point}/{kind}", ()).attributes["status"]
 
 
 def _draw_corners(axis: Axes, corners: np.ndarray, *, is_curve: bool) -> None:
