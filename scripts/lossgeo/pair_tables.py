@@ -57,9 +57,10 @@ def barriers(paths: Paths, limits: Mapping[str, float]) -> pd.DataFrame:
     keys = [*CELL, "point", "split", "rung", "measure"]
     rows = []
     for key, part in table.groupby(keys, sort=False):
-        heights = part.loc[part["status"] == "ok", "barrier"].to_numpy()
         found = dict(zip(keys, key, strict=True))
-        rows.append(found | _summary(heights, limits[found["measure"].removeprefix("tempered_")]))
+        limit = limits[found["measure"].removeprefix("tempered_")]
+        heights = part.loc[part["status"] == "ok", "barrier"].to_numpy()
+        rows.append(found | _summary(heights, int((part["status"] == "not finite").sum()), limit))
     return pd.DataFrame(rows)
 
 
@@ -160,15 +161,19 @@ def _barrier(group: store.Group, measure: str) -> dict:
     return {f"barrier{s}": group.attributes[f"{measure}_barrier{s}"] for s in ("", "_se", "_t")}
 
 
-def _summary(heights: np.ndarray, limit: float) -> dict:
-    """Mean and interval of the barriers (n,) of n pairs, and how they lie to the limit."""
+def _summary(heights: np.ndarray, lost: int, limit: float) -> dict:
+    """Mean and interval of the barriers (n,) of n pairs, and how they lie to the limit.
+
+    `lost` pairs more have a path on which the loss is not finite: they are not below the limit,
+    and nobody can say that it is not exceeded.
+    """
     interval = mean_interval(heights)
     below = int((heights < limit).sum())
-    low, high = share_interval(below, len(heights))
+    low, high = share_interval(below, len(heights) + lost)
     exceeded = "undecided"
     if interval.low > limit:
         exceeded = "yes"
-    elif interval.high < limit:
+    elif interval.high < limit and not lost:
         exceeded = "no"
     return {
         "pairs": len(heights),
@@ -176,7 +181,7 @@ def _summary(heights: np.ndarray, limit: float) -> dict:
         "barrier_low": interval.low,
         "barrier_high": interval.high,
         "limit": limit,
-        "exceeded": exceeded if len(heights) else "no pair",
+        "exceeded": exceeded if len(heights) + lost else "no pair",
         "pairs_below": below,
         "share_below_low": low,
         "share_below_high": high,

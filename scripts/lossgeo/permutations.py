@@ -54,7 +54,7 @@ class Alignment:
     objective_before: float  # of theta_b as it is
     objectives: np.ndarray  # (starts,) where each start ended
     sweeps: np.ndarray  # (starts,) passes through the groups, of each start
-    ascent: np.ndarray  # of the kept start: as it begins, then after each assignment
+    ascent: np.ndarray  # of the kept start's last ascent: as it begins, then after each assignment
     best: int  # the start that is kept: the first of those with the highest objective
     exact: bool  # whether no permutations whatsoever have a higher objective
 

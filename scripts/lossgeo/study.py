@@ -184,14 +184,17 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
         "models": found["models"],
         "optimizers": found["optimizers"],
         "points": found["points"],
-        "connected_points": found["points"][-1:]
-        if config["connectivity"]["at"] == "last"
-        else list(config["connectivity"]["at"]),
         "epochs": {model: _epochs(config, found, model) for model in found["models"]},
         "normalization": config["landscape"]["normalization"],
         "ceilings": get_ceilings(config, found["optimizers"], preconditioned=False),
         "preconditioned_ceilings": get_ceilings(config, found["optimizers"], preconditioned=True),
     }
+
+
+def get_shown_points(config: Mapping, experiment: str) -> list[str]:
+    """The points that an experiment's figures of connectivity are about, the main one last."""
+    at = config["connectivity"]["at"]
+    return config["experiments"][experiment]["points"][-1:] if at == "last" else list(at)
 
 
 def get_taxonomy(config: Mapping) -> dict[str, Any]:
@@ -201,7 +204,7 @@ def get_taxonomy(config: Mapping) -> dict[str, Any]:
     """
     cells = []
     for name, found in config["experiments"].items():
-        point = get_shown(config, name)["connected_points"][-1]
+        point = get_shown_points(config, name)[-1]
         if {"hessian", "connectivity"} <= set(found["stages"]) and point in found["points"]:
             cells += [(m, o, point) for m in found["models"] for o in found["optimizers"]]
     return {"cells": list(dict.fromkeys(cells))}
@@ -454,11 +457,13 @@ def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:
                     "fork has some left to train"
                 )
             if not get_fork_points(config, model, optimizer, latest):
+                at = config["connectivity"]["at"]
+                key = f"experiments.{name}.points" if at == "last" else "connectivity.at"
+                found = get_connected_points(config, model, optimizer, "instability")
                 raise ConfigError(
-                    f"config key experiments.{name}.stages: found instability, but none of the "
-                    f"points {get_connected_points(config, model, optimizer, 'instability')} is "
-                    f"passed by a fork of {model}/{optimizer} that leaves after {latest} epochs "
-                    f"and is trained to {epochs}; expected 'final' or an epochN in between"
+                    f"config key {key}: found {found}, but a fork of {model}/{optimizer} that "
+                    f"leaves it after {latest} epochs (instability.epochs) and is trained to "
+                    f"{epochs} passes none of them; expected 'final' or an epochN in between"
                 )
 
 

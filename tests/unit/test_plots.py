@@ -83,6 +83,7 @@ CONFIG = {  # the part of a config that figures are told of
 }
 EXPERIMENTS = {
     name: study.get_shown(CONFIG, name)
+    | {"connected_points": study.get_shown_points(CONFIG, name)}
     | {"cells": [(m, o, "matched") for m in found["models"] for o in found["optimizers"]]}
     for name, found in CONFIG["experiments"].items()
 }

@@ -142,13 +142,13 @@ def test_pairs_are_connected_at_the_last_point_of_each_experiment(config):
     assert points == ["epoch12", "final"]
     assert study.get_plane_points(config, "mlp-128", "momentum") == points
     assert study.get_connected_points(config, "cnn-16", "momentum", "connectivity") == ["epoch12"]
-    assert study.get_shown(config, "optimizer")["connected_points"] == ["final"]
+    assert study.get_shown_points(config, "optimizer") == ["final"]
     config["connectivity"]["at"] = ["epoch1", "epoch2"]
     for cell in (("mlp-128", "sgd"), ("cnn-16", "momentum")):
         found = study.get_connected_points(config, *cell, "connectivity")
         assert found == ["epoch1", "epoch2"]
         assert study.get_plane_points(config, *cell) == ["epoch2"]
-    assert study.get_shown(config, "optimizer")["connected_points"] == ["epoch1", "epoch2"]
+    assert study.get_shown_points(config, "optimizer") == ["epoch1", "epoch2"]
 
 
 def test_the_taxonomy_has_what_is_connected_where_its_hessian_is_measured(config):
@@ -200,7 +200,10 @@ def test_a_fork_is_connected_where_it_has_been(forked):
     at = ["epoch2", "epoch3", "epoch4", "epoch6", "epoch7", "matched", "init", "final"]
     assert points(*at) == ["epoch4", "epoch6", "final"]
     assert points("epoch3") == []  # where it still is its run
-    refused(forked, "experiments.fork.stages", "epoch3", "after 3 epochs", "trained to 6")
+    refused(forked, "connectivity.at", "epoch3", "after 3 epochs", "trained to 6")
+    forked["connectivity"]["at"] = "last"
+    forked["experiments"]["fork"]["points"] = ["epoch5", "epoch3"]
+    refused(forked, "experiments.fork.points", "epoch3", "after 3 epochs")
 
 
 def test_a_fork_has_epochs_left(forked):
@@ -315,7 +318,6 @@ def test_a_figure_is_told_what_its_experiment_says(config):
         "models": ["mlp-128"],
         "optimizers": ["adam", "sgd", "momentum"],
         "points": ["epoch5", "final"],
-        "connected_points": ["epoch12"],
         "epochs": {"mlp-128": 20},
         "normalization": "layer",
         "ceilings": {"sgd": pytest.approx(20.0), "momentum": pytest.approx(380.0)},

@@ -18,6 +18,8 @@ from .artefacts import (
     POINTS,
     SEEDS,
     identity_of,
+    pair_identity,
+    path_profile,
     status_of,
     trajectory_status_of,
 )
@@ -518,6 +520,33 @@ def test_a_barrier_over_pairs_has_an_interval_and_says_whether_it_counts(made):
     assert (none["pairs"], none["exceeded"]) == (0, "no pair")
 
 
+def test_a_pair_whose_path_is_not_finite_leaves_the_limit_undecided(tmp_path):
+    """Two low barriers, and one path that overflows between sound ends."""
+    paths = []
+    for seeds, status in (((0, 1), "ok"), ((2, 3), "ok"), ((4, 5), "not finite")):
+        paths.append(tmp_path / f"{seeds[0]}.h5")
+        groups = {"final": Group({}, {"status": "ok"})}
+        for split in ("train", "test"):
+            groups[f"final/line/{split}"] = path_profile(0.001, status, split)
+        identity = pair_identity("mlp-4", "momentum", *seeds)
+        store.write(paths[-1], groups, store.provenance({}, {}, {}, **identity))
+    found = pair_tables.barriers(paths, LIMITS).query("split == 'test' and measure == 'loss'")
+    (row,) = found.to_dict("records")
+    assert (row["pairs"], row["pairs_below"], row["exceeded"]) == (2, 2, "undecided")
+    assert row["share_below_high"] < 1  # of three
+    assert pair_tables.barriers(paths[:2], LIMITS)["exceeded"].iloc[0] == "no"
+
+
+def test_ends_in_one_place_have_no_ratio_of_lengths(tmp_path):
+    profile = path_profile(0.0, "ok", "train")
+    profile = Group(profile.variables, profile.attributes | {"distance": 0.0, "length": 0.0})
+    groups = {"final": Group({}, {"status": "ok"})}
+    groups |= {f"final/line/{split}": profile for split in ("train", "test")}
+    identity = pair_identity("mlp-4", "momentum", 0, 1)
+    store.write(tmp_path / "p.h5", groups, store.provenance({}, {}, {}, **identity))
+    assert pair_tables.connectivity([tmp_path / "p.h5"])["length_ratio"].isna().all()
+
+
 def test_similarity_is_there_for_both_kinds_of_ends(made):
     one = made["similarity"].query("model == 'mlp-4' and seed_a == 0 and split == 'test'")
     values = one.set_index(["ends", "quantity"])["similarity"]
@@ -525,6 +554,11 @@ def test_similarity_is_there_for_both_kinds_of_ends(made):
     assert values["aligned", "unit_correlation"] == 0.6
     assert values["naive", "disagreement"] == values["aligned", "disagreement"] == 0.1
     assert (one["samples"] == OBJECTIVE["samples"] - 100).all()
+    unknown = made["similarity"].query("model == 'cnn-2'").set_index("ends")
+    assert (unknown.loc["naive", "status"] == "ok").all()
+    assert (unknown.loc["aligned", "status"] == "not available").all()
+    lost = made["similarity"].query("model == 'mlp-8' and seed_a == 0")
+    assert (lost["status"] == "not reached").all()
 
 
 def test_every_start_of_an_alignment_is_recorded(made):

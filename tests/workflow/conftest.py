@@ -18,6 +18,7 @@ CLONED = (
     "Snakefile",
     "config.yaml",
     "config.quick.yaml",
+    "config.connectivity.yaml",
     "workflow",
     "scripts",
     "envs",

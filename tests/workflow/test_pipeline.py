@@ -227,6 +227,18 @@ def test_the_quick_config_covers_every_rule_of_the_study(fresh):
     assert len(rules("config.yaml")) == 30
 
 
+def test_the_study_of_width_and_time_is_planned_from_its_overlay(fresh):
+    """Straight and aligned lines of pairs, forks, planes; no curves, no other stage."""
+    done = snakemake(fresh, "--summary", "--configfile", "config.connectivity.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {line.split("\t")[2] for line in done.stdout.splitlines()[1:]}
+    assert found == {
+        *("data", "train", "fork", "alignment", "connectivity", "planes", "table", "dictionary"),
+        *("figure_training", "figure_connectivity", "figure_barriers", "figure_widths"),
+        *("figure_pair_planes", "figure_instability"),
+    }
+
+
 def test_a_study_without_stages_is_its_training(fresh):
     """Tables and figures of stages that no experiment has are not asked for."""
 

@@ -173,6 +173,13 @@ RUNGS_CHANGES = {  # change -> what is done again beside the profiles, their tab
         lambda config: config["connectivity"].update(rungs=["line"]),
         PATHS | {"planes", "figure_pair_planes"},
     ),
+    "more starts, where no curve is aligned": (
+        lambda config: (
+            config["connectivity"].update(rungs=["line", "aligned", "curve"]),
+            config["alignment"].update(starts=3),
+        ),
+        PATHS | {"alignment", "curve", "planes", "figure_pair_planes"},
+    ),
     "a finer plane": (
         lambda config: config["connectivity"]["plane"].update(points=7),
         {"planes", "figure_pair_planes"},
@@ -200,6 +207,15 @@ def test_a_change_of_one_rung_redoes_that_rung_and_what_is_made_of_it(copy, name
         assert plan["connectivity"] == {
             f"pairs/mlp-4/momentum/seed1-fork{k}/connectivity.h5" for k in (0, 1)
         }
+
+
+def test_other_points_of_pairs_redraw_what_is_about_pairs(copy):
+    edit_config(copy, lambda config: config["connectivity"].update(at=["epoch1", "final"]))
+    # mlp-4/momentum is in two experiments, and `final` is not the end of the shorter
+    edit_config(copy, lambda config: config["experiments"]["optimizer"].update(stages=["hessian"]))
+    plan = planned(copy)
+    assert {"alignment", "curve", "connectivity", "planes", "figure_pair_planes"} <= plan.keys()
+    assert not {"train", "hessian", "fork", "figure_training", "figure_lines"} & plan.keys()
 
 
 def test_the_split_of_the_objective_is_the_ladders_too(copy):

@@ -130,7 +130,11 @@ def get_path_files(wildcards):
 
 def get_curve_ends(wildcards):
     """What the curves of a pair start from."""
-    return {role: file for role, file in get_path_files(wildcards).items() if role != "curve"}
+    files = get_path_files(wildcards)
+    files.pop("curve", None)
+    if "aligned_curve" not in study.get_rungs(config, wildcards.b):
+        files.pop("alignment", None)
+    return files
 
 
 def get_plane_files(wildcards):
@@ -236,10 +240,9 @@ def get_experiment_files(wildcards, file):
     ]
 
 
-def get_figure_section(wildcards, figure):
+def get_figure_section(wildcards, figure, stage):
     """What a figure shows, and in which style."""
-    return get_section(
-        figure=figure,
-        experiment=study.get_shown(config, wildcards.experiment),
-        style=config["figures"],
-    )
+    shown = study.get_shown(config, wildcards.experiment)
+    if stage in ("connectivity", "instability"):
+        shown["connected_points"] = study.get_shown_points(config, wildcards.experiment)
+    return get_section(figure=figure, experiment=shown, style=config["figures"])

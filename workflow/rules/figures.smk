@@ -41,7 +41,7 @@ for figure, (family, stage, tables, run_file) in FIGURES.items():
         conda:
             "../../envs/figures.yaml"
         params:
-            config=partial(get_figure_section, figure=figure),
+            config=partial(get_figure_section, figure=figure, stage=stage),
             family=family,
             code=get_code("figure.py", module=f"lossgeo.plots.{family}"),
         message:
