@@ -95,6 +95,7 @@ def main() -> None:
             rises = [
                 100 * (ours(own, seed).objective / theirs(usual, seed) - 1) for seed in range(DRAWS)
             ]
+            starts = f"{usual} start{'s' if usual > 1 else ''} against {own}"
             text = "the same objective"
             if max(map(abs, rises)) > 1e-10:
                 text = (
@@ -103,8 +104,8 @@ def main() -> None:
                 )
             rows.append(
                 compare(
-                    f"weight matching, {name}, {own} starts",
-                    f"git-re-basin's loop, {usual} start{'s' if usual > 1 else ''}; {text}",
+                    f"weight matching, {name}",
+                    f"git-re-basin's loop, {starts}; {text}",
                     partial(ours, own),
                     partial(theirs, usual),
                     samples=samples,
