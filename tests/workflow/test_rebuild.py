@@ -210,9 +210,9 @@ def test_a_change_of_one_rung_redoes_that_rung_and_what_is_made_of_it(copy, name
 
 
 def test_other_points_of_pairs_redraw_what_is_about_pairs(copy):
-    edit_config(copy, lambda config: config["connectivity"].update(at=["epoch1", "final"]))
-    # mlp-4/momentum is in two experiments, and `final` is not the end of the shorter
-    edit_config(copy, lambda config: config["experiments"]["optimizer"].update(stages=["hessian"]))
+    """Forks that leave after the first epoch are still their runs there: they are dropped."""
+    edit_config(copy, lambda config: config["connectivity"].update(at=["epoch1"]))
+    edit_config(copy, lambda config: config["instability"].update(epochs=[0]))
     plan = planned(copy)
     assert {"alignment", "curve", "connectivity", "planes", "figure_pair_planes"} <= plan.keys()
     assert not {"train", "hessian", "fork", "figure_training", "figure_lines"} & plan.keys()
