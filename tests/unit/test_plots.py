@@ -1118,10 +1118,12 @@ def test_several_epochs_are_lines_by_width_and_a_map(tables, artefacts):
     titles = [axis.get_title() for axis in figure.axes]
     assert titles.count("MLP, straight line") == titles.count("MLP, aligned") == 2
     lines, image = (axis for axis in figure.axes if axis.get_title() == "MLP, straight line")
-    assert marks(lines, "4") == [
-        (1, pytest.approx(0.02525, rel=1e-12)),
-        (10, pytest.approx(0.2525, rel=1e-12)),
-    ]
+    for width, shift, heights in (
+        ("4", -0.1575, [0.02525, 0.2525]),
+        ("8", 0.1575, [0.0255, 0.255]),
+    ):
+        found = np.array(marks(lines, width))  # side by side, so that bars are told apart
+        np.testing.assert_allclose(found.T, [np.array([1, 10]) + shift, heights], rtol=1e-9)
     assert [text.get_text() for text in lines.get_legend().get_texts()] == ["4", "8"]
     expected = [[0.02525, 0.2525], [0.0255, 0.255]]  # widths upwards, epochs to the right
     np.testing.assert_allclose(image.images[0].get_array(), expected, rtol=1e-12)
@@ -1141,6 +1143,7 @@ def test_what_has_no_barrier_is_a_dash_on_the_map(tables, artefacts):
     figure = draw("widths", some, artefacts, "architecture", connected_points=points)
     _, image = (axis for axis in figure.axes if axis.get_title() == "MLP, aligned")
     assert drawn(image) == ["0.002", "0.02", "–", "–"]
+    assert "At epoch1: Not reached: mlp-8 (pair 0–1)." in words(figure)
 
 
 def test_maps_are_of_single_barriers_on_one_scale(tables, artefacts):
@@ -1153,14 +1156,18 @@ def test_maps_are_of_single_barriers_on_one_scale(tables, artefacts):
 
 def test_models_without_another_width_are_left_out_and_named(tables, artefacts):
     """cnn-2 as the only one, as a user's model, and as a variant of the first mlp."""
-    for columns in ({"width": 2}, {"width": -1}, {"width": 4, "family": "mlp"}):
+    for reason, columns in {
+        "the only width of its family": {"width": 2},
+        "no width": {"width": -1},
+        "the width of another": {"width": 4, "family": "mlp"},
+    }.items():
         some = dict(tables)
         for name in ("barriers", "connectivity"):
             some[name] = tables[name].copy()
             some[name].loc[some[name]["model"] == "cnn-2", list(columns)] = list(columns.values())
         figure = draw("widths", some, artefacts, "architecture")
         assert [axis.get_title() for axis in figure.axes] == ["MLP", "MLP"]
-        assert "Left out, without another width: cnn-2." in words(figure)
+        assert f"Left out: cnn-2 ({reason})." in words(figure)
         assert len(marks(figure.axes[0], "straight line")) == 2
 
 
@@ -1233,8 +1240,43 @@ def test_cells_of_one_run_at_two_points_are_told_apart(tables, artefacts):
     """Of the second there are eigenvalues, and no barriers."""
     cells = [("mlp-4", "momentum", "matched"), ("mlp-4", "momentum", "final")]
     figure = draw("taxonomy", tables, artefacts, "small", cells=cells)
-    assert "mlp-4, matched" in drawn(figure.axes[0])
+    assert "mlp-4" in drawn(figure.axes[0])
+    assert "Where no point is named: matched." in words(figure)
     assert "Without both numbers: mlp-4, final." in words(figure)
+
+
+def test_the_taxonomy_names_what_its_eigenvalues_are_means_of(tables, artefacts):
+    text = words(draw("taxonomy", tables, artefacts, "architecture"))
+    assert "Eigenvalues: Geometric mean and 95 % t interval" in text
+    assert "over 3 seeds" in text
+
+
+@pytest.mark.parametrize("name", ["taxonomy", "widths"])
+def test_rungs_that_nobody_asked_for_have_no_panels(tables, artefacts, name):
+    some = dict(of_epochs(tables) if name == "widths" else tables)
+    for table in ("barriers", "connectivity"):
+        some[table] = some[table][some[table]["rung"] == "line"]
+    changes = {"connected_points": ["epoch1", "epoch10"]} if name == "widths" else {}
+    figure = draw(name, some, artefacts, "architecture", **changes)
+    titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+    if name == "taxonomy":
+        assert titles == ["straight line"]
+        assert "aligned" not in words(figure)
+    else:
+        assert titles == ["MLP", "MLP", "MLP, straight line", "MLP, straight line"]
+        line, image = (axis.get_position() for axis in figure.axes[2:4])
+        assert line.width == pytest.approx(figure.axes[0].get_position().width, rel=0.3)
+        assert image.x0 > line.x1
+
+
+def test_the_note_of_planes_explains_what_is_drawn(tables, artefacts):
+    files = {"planes": [p for p in artefacts["planes"] if "mlp-4" in p.parts]}
+    text = words(draw("pair_planes", tables, files, "small"))
+    assert "diamond: the trained midpoint; triangle: a third seed. Solid" in text
+    files = {"planes": [p for p in artefacts["planes"] if "cnn-2" in p.parts]}
+    text = words(draw("pair_planes", tables, files, "small", models=["cnn-2"]))
+    assert "triangle" not in text
+    assert "diamond" in text
 
 
 # Planes through minima

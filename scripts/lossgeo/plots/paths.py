@@ -192,9 +192,17 @@ def pair_planes(tables: Tables, files: Files, experiment: Mapping, style: Mappin
     identity = store.attributes(next(iter(shown.values())))
     note = (
         f"At {point}; one pair of each model: seeds {identity['seed_a']} (circle) and "
-        f"{identity['seed_b']} (square); triangle: a third seed; diamond: the trained midpoint. "
-        "Solid: the curve, which lies in its plane; dashed: straight lines. Axes: distance in "
-        "parameter space from the first minimum, along the line to the second and across."
+        f"{identity['seed_b']} (square)"
+    )
+    drawn = {kind for _, kind in found}
+    note += "; diamond: the trained midpoint" if drawn & {"curve", "aligned_curve"} else ""
+    note += "; triangle: a third seed" if drawn & {"minima", "aligned_minima"} else ""
+    note += "." + (
+        " Solid: the curve, in its plane; dashed:" if "; diamond" in note else " Dashed:"
+    )
+    note += (
+        " straight lines. Axes: distance in parameter space from the first minimum, along the line "
+        "to the second and across."
     )
     return with_note(figure, style, note)
 

@@ -20,6 +20,7 @@ from lossgeo.plots.panels import (
     in_order,
     intervals,
     plain_log,
+    seeds_note,
     with_note,
 )
 from lossgeo.plots.rungs import MEASURES, barrier_axis, barrier_bars, nothing, pairs_note, where
@@ -42,12 +43,13 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     found = _both_numbers(tables, cells, style)
     if found.empty:
         return nothing(style, "no run has both a barrier between seeds and an eigenvalue")
-    figure, axes = axes_grid(style, len(LADDERS), 1, height=2.2, sharex=True, sharey=True)
+    ladders = [title for title in LADDERS if title in set(found["panel"])]
+    figure, axes = axes_grid(style, len(ladders), 1, height=2.2, sharex=True, sharey=True)
     axes = axes[:, 0]
     families = in_order(found["family"])
     lowest = np.floor(10 * min(found["similarity"].min(), 0.9)) / 10
     colours = ScalarMappable(Normalize(lowest, 1), SURFACE_COLOURS)
-    for axis, title in zip(axes, LADDERS, strict=True):
+    for axis, title in zip(axes, ladders, strict=True):
         rows = where(found, panel=title)
         for number in range(len(rows)):
             family = families.index(rows["family"].iloc[number])
@@ -67,9 +69,9 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         loc="outside upper center",
         ncols=len(families),
     )
-    with_note(figure, style, _note(found, cells))
+    with_note(figure, style, _note(found, cells, _eigenvalues_note(tables, found, style)))
     figure.draw_without_rendering()  # labels find their place on the panels as they will be
-    for axis, title in zip(axes, LADDERS, strict=True):
+    for axis, title in zip(axes, ladders, strict=True):
         rows = where(found, panel=title)
         _name_corners(axis)
         at = zip(rows["eigenvalue"], rows["barrier_mean"], strict=True)
@@ -82,8 +84,7 @@ def _both_numbers(tables: Tables, cells: Sequence[Cell], style: Mapping) -> pd.D
     rows = []
     for cell in cells if len(tables["barriers"]) else ():
         at = dict(zip(("model", "optimizer", "point"), cell, strict=True))
-        top = where(tables["eigenvalues"], matrix="hessian", end="top", rank=1, **at)
-        top = top[top["converged"].astype(bool) & (top["eigenvalue"] > 0)]
+        top = where(_largest(tables), **at)
         ends = where(tables["similarity"], quantity="debiased_cka", split="test", **at)
         barriers = where(tables["barriers"], measure="loss", split="train", **at)
         barriers = barriers[np.isfinite(barriers["barrier_mean"])].set_index("rung", drop=False)
@@ -98,6 +99,18 @@ def _both_numbers(tables: Tables, cells: Sequence[Cell], style: Mapping) -> pd.D
                 | {"similarity": where(ends, ends="naive")["similarity"].mean()}
             )
     return pd.DataFrame(rows)
+
+
+def _largest(tables: Tables) -> pd.DataFrame:
+    """The largest eigenvalues of the Hessian that have converged and are positive."""
+    top = where(tables["eigenvalues"], matrix="hessian", end="top", rank=1)
+    return top[top["converged"].astype(bool) & (top["eigenvalue"] > 0)]
+
+
+def _eigenvalues_note(tables: Tables, found: pd.DataFrame, style: Mapping) -> str:
+    """What the eigenvalues are means of, and their intervals."""
+    cells = found[["model", "optimizer", "point"]].drop_duplicates()
+    return seeds_note(_largest(tables).merge(cells), style, log=True)
 
 
 def _draw_cell(axis: Axes, row: pd.DataFrame, marker: str, colours: ScalarMappable) -> None:
@@ -117,37 +130,38 @@ def _draw_cell(axis: Axes, row: pd.DataFrame, marker: str, colours: ScalarMappab
     )
 
 
-def _note(found: pd.DataFrame, cells: Sequence[Cell]) -> str:
+def _note(found: pd.DataFrame, cells: Sequence[Cell], eigenvalues: str) -> str:
     points = ", ".join(dict.fromkeys(point for *_, point in cells))
     note = (
-        f"At {points}. Barriers: on the train split. {pairs_note(found)} Eigenvalues: geometric "
-        "mean and interval over seeds. Colour: debiased CKA of the last hidden layer, mean over "
-        "pairs. Dotted: the limit above which a barrier counts. The vertical axis is linear near 0."
+        f"At {points}. Barriers: on the train split. {pairs_note(found)} Eigenvalues: "
+        f"{eigenvalues} Colour: debiased CKA of the last hidden layer, mean over pairs. Dotted: "
+        "the limit above which a barrier counts. The vertical axis is linear near 0."
     )
     if found["similarity"].isna().any():
         note += " Grey: no CKA, for want of a known last hidden layer."
-    if len({optimizer for _, optimizer, _ in cells}) > 1:
-        note += f" Where no optimizer is named: {_usual(cells)}."
+    for part, name in ((1, "optimizer"), (2, "point")):
+        if len({cell[part] for cell in cells}) > 1:
+            note += f" Where no {name} is named: {_usual(cells, part)}."
+    ladders = [title for title in LADDERS if title in set(found["panel"])]
     lost = []
     for name in (_cell_label(cell, cells) for cell in cells):
         present = set(where(found, name=name)["panel"])
-        if len(present) < len(LADDERS):
-            panels = "; ".join(title for title in LADDERS if title not in present)
+        if len(present) < len(ladders):
+            panels = "; ".join(title for title in ladders if title not in present)
             lost.append(f"{name} ({panels})" if present else name)
     return note + (f" Without both numbers: {', '.join(lost)}." if lost else "")
 
 
 def _cell_label(cell: Cell, cells: Sequence[Cell]) -> str:
-    """As much of a cell as tells it from the others."""
-    model, optimizer, point = cell
-    twice = sum(other[:2] == cell[:2] for other in cells) > 1
-    return ", ".join([model, *[optimizer] * (optimizer != _usual(cells)), *[point] * twice])
+    """The model, and optimizer and point where they are not the usual ones."""
+    unusual = [cell[part] for part in (1, 2) if cell[part] != _usual(cells, part)]
+    return ", ".join([cell[0], *unusual])
 
 
-def _usual(cells: Sequence[Cell]) -> str:
-    """The optimizer of most cells."""
-    optimizers = [optimizer for _, optimizer, _ in cells]
-    return max(dict.fromkeys(optimizers), key=optimizers.count)
+def _usual(cells: Sequence[Cell], part: int) -> str:
+    """The optimizer (part 1) or the point (2) of most cells."""
+    found = [cell[part] for cell in cells]
+    return max(dict.fromkeys(found), key=found.count)
 
 
 def _name_corners(axis: Axes) -> None:

@@ -59,7 +59,7 @@ def widths(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     models, others = _models(means)
     means, pairs = (f[f["model"].isin(models) & f["rung"].isin(BY_WIDTH)] for f in (means, pairs))
     if means.empty:
-        return nothing(style, f"no straight line between seeds of a model with a width; {others}")
+        return nothing(style, f"no line between seeds of a model with a width.{others}")
     groups = _groups(means, pairs, experiment)
     if all(of_group["width"].nunique() < 2 for _, of_group, _ in groups):
         return nothing(style, "seeds of no two widths of a family are connected")
@@ -67,7 +67,7 @@ def widths(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     blocks = 1 + (len(epochs) > 1)
     rows = len(groups) * blocks
     figure = Figure(figsize=(2.1 * style["column_width"], 1.65 * rows + 0.9))
-    grid = figure.add_gridspec(rows, 4)
+    grid = figure.add_gridspec(rows, 4)  # two panels of half the width, or up to four
     _draw_widths(figure, grid, groups, points[-1])
     if blocks > 1:
         _draw_epochs(figure, grid, groups, dict(sorted(epochs.items())))
@@ -77,7 +77,9 @@ def widths(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
         f"{pairs_note(means)} Dotted: the limit above which a barrier counts; axes are linear near "
         f"0.{missing_note(rows_at(pairs, points[-1]), experiment)}"
     )
-    return with_note(figure, style, note + (f" {others.capitalize()}." if others else ""))
+    earlier = ((point, missing_note(rows_at(pairs, point), experiment)) for point in points[:-1])
+    note += "".join(f" At {point}:{missing}" for point, missing in earlier if missing)
+    return with_note(figure, style, note + others)
 
 
 def _models(means: pd.DataFrame) -> tuple[list[str], str]:
@@ -89,10 +91,14 @@ def _models(means: pd.DataFrame) -> tuple[list[str], str]:
     known = means.drop_duplicates("model")
     sized = known[known["width"] > 0].drop_duplicates(["family", "width"])
     several = sized.groupby("family")["model"].transform("size") > 1
-    sized = list(sized.loc[several if several.any() else slice(None), "model"])
-    others = [model for model in known["model"] if model not in sized]
-    named = f"left out, without another width: {', '.join(others)}" if others else ""
-    return sized, named
+    shown = list(sized.loc[several if several.any() else slice(None), "model"])
+    reasons = []
+    for model, width in zip(known["model"], known["width"], strict=True):
+        if model not in shown:
+            alone = "the only width of its family" if model in set(sized["model"]) else None
+            reason = "no width" if width <= 0 else alone or "the width of another"
+            reasons.append(f"{model} ({reason})")
+    return shown, f" Left out: {', '.join(reasons)}." if reasons else ""
 
 
 def _groups(means: pd.DataFrame, pairs: pd.DataFrame, experiment: Mapping) -> list[Group]:
@@ -170,7 +176,8 @@ def _draw_epochs(
     for number, (title, frame) in enumerate(frames):
         for column, rung in enumerate(rungs):
             rows = where(frame, rung=rung)
-            place = grid[len(groups) + number, column]
+            wide = 2 // len(rungs)  # grid columns of a panel
+            place = grid[len(groups) + number, wide * column : wide * (column + 1)]
             axis = figure.add_subplot(place, sharey=lines[0] if lines else None)
             lines.append(axis)
             _against_epoch(axis, rows, epochs)
@@ -178,7 +185,8 @@ def _draw_epochs(
             if column == 0:
                 axis.set_ylabel(MEASURES["loss"][0])
                 _width_legend(axis)
-            axis = figure.add_subplot(grid[len(groups) + number, 2 + column])
+            place = slice(2 + wide * column, 2 + wide * (column + 1))
+            axis = figure.add_subplot(grid[len(groups) + number, place])
             maps.append(axis)
             image = _heat_map(axis, rows, epochs, norm)
             axis.set_title(f"{title}, {RUNGS[rung]}")
@@ -194,10 +202,14 @@ def _draw_epochs(
 def _against_epoch(axis: Axes, rows: pd.DataFrame, epochs: Mapping[int, str]) -> None:
     """One line for each width, the darker the narrower."""
     sizes = sorted(rows["width"].unique())
-    for width, shade in zip(sizes, np.linspace(0, 0.85, len(sizes)), strict=True):
+    reach = max(epochs) - min(epochs)
+    for number, (width, shade) in enumerate(
+        zip(sizes, np.linspace(0, 0.85, len(sizes)), strict=True)
+    ):
+        shift = 0.1 * reach * dodged(number, len(sizes))
         by_point = where(rows, width=width).set_index("point").reindex(epochs.values())
         axis.errorbar(
-            list(epochs),
+            shift + np.array(list(epochs)),
             by_point["barrier_mean"],
             barrier_bars(by_point),
             fmt="o-",
@@ -207,7 +219,6 @@ def _against_epoch(axis: Axes, rows: pd.DataFrame, epochs: Mapping[int, str]) ->
             label=f"_{width:g}",  # "_": not in the legend of the figure
         )
     axis.xaxis.set_major_locator(FixedLocator(list(epochs)))
-    reach = max(epochs) - min(epochs)
     axis.set_xlim(min(epochs) - 0.06 * reach, max(epochs) + 0.06 * reach)
 
 
@@ -243,7 +254,8 @@ def _heat_map(
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     for (row, column), value in np.ndenumerate(values):
-        text = "–" if np.isnan(value) else f"{value:.2g}" if value < 1 else f"{value:.1f}"
+        digits = ".1f" if value >= 1 else ".2g" if value >= 0.01 else ".1g"
+        text = "–" if np.isnan(value) else f"{value:{digits}}"
         dark = np.isfinite(value) and norm(value) < 0.6
         axis.text(
             *(column, row, text),
