@@ -81,8 +81,10 @@ def test_walking_the_other_way_meets_the_same_barriers(case, ends):
     there, back = straight(case.objective, *ends), straight(case.objective, *ends[::-1])
     for name in MEASURES:
         one, other = there.barriers[name], back.barriers[name]
-        assert one.height == pytest.approx(other.height, abs=1e-12)
-        assert one.height_se == pytest.approx(other.height_se, abs=1e-12)
+        # the temperature is searched for to 1e-4, on other kernels along another way
+        fine = name != "tempered_loss"
+        assert one.height == pytest.approx(other.height, abs=1e-12 if fine else 1e-6)
+        assert one.height_se == pytest.approx(other.height_se, abs=1e-12 if fine else 1e-3)
 
 
 def aligned(case, a, b) -> torch.Tensor:
@@ -142,7 +144,7 @@ def test_the_temperature_is_the_best_there_is(case, ends):
         torch.testing.assert_close(found, at, rtol=0, atol=1e-12)
         for other in np.geomspace(0.01, 100, 400):
             mean = float(nn.functional.cross_entropy(one.T / other, targets))
-            assert float(found.mean()) <= mean + 1e-8
+            assert float(found.mean()) <= mean + 1e-6
 
 
 def test_lost_confidence_is_no_ridge_for_the_tempered_loss():
@@ -154,7 +156,7 @@ def test_lost_confidence_is_no_ridge_for_the_tempered_loss():
     found = profile(np.array([0.0, 0.5, 1.0]), torch.stack([ends, 0.1 * ends, ends]), targets)
     assert found.barriers["loss"].height > 0.05
     assert found.barriers["error"].height == 0.0
-    assert found.barriers["tempered_loss"].height == pytest.approx(0.0, abs=1e-7)
+    assert found.barriers["tempered_loss"].height == pytest.approx(0.0, abs=1e-6)
     np.testing.assert_allclose(found.temperature[1], 0.1 * found.temperature[0], rtol=1e-3)
 
 
