@@ -63,8 +63,8 @@ def profile(t: np.ndarray, logits: Tensor, targets: Tensor) -> Profile:
     makes it smallest on these samples: part of a barrier of the cross-entropy is confidence that is
     lost, and no ridge between two classifications (temperature scaling: Guo et al. 2017). As the
     temperature is at its minimum, its own error adds nothing to that of the loss to first order. On
-    samples that the ends were trained on they are surer than they should be, and the chord is too
-    low: there the barrier of `tempered_loss` can exceed that of the loss.
+    samples that the ends were trained on they gain as well, by a temperature below 1, since they
+    are hardly ever wrong there: the barrier of `tempered_loss` can then exceed that of the loss.
 
     Where an output on the path is not finite, all its barriers are NaN.
     """

@@ -1245,6 +1245,15 @@ def test_cells_of_one_run_at_two_points_are_told_apart(tables, artefacts):
     assert "Without both numbers: mlp-4, final." in words(figure)
 
 
+def test_a_taxonomy_of_one_run_has_an_axis(tables, artefacts):
+    """A single eigenvalue spans nothing."""
+    one = tables["eigenvalues"].query("seed == 0")
+    figure = draw("taxonomy", {**tables, "eigenvalues": one}, artefacts, "small")
+    assert saved(figure, "png").startswith(b"\x89PNG")
+    low, high = figure.axes[0].get_xlim()
+    assert 0 < low < figure.axes[0].containers[0].lines[0].get_xdata()[0] < high
+
+
 def test_the_taxonomy_names_what_its_eigenvalues_are_means_of(tables, artefacts):
     text = words(draw("taxonomy", tables, artefacts, "architecture"))
     assert "Eigenvalues: Geometric mean and 95 % t interval" in text

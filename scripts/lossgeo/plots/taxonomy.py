@@ -55,6 +55,10 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
             family = families.index(rows["family"].iloc[number])
             _draw_cell(axis, rows.iloc[[number]], MARKERS[family % len(MARKERS)], colours)
         axis.set(title=title, ylabel=MEASURES["loss"][0], xscale="log")
+    spans = found[["eigenvalue", "low", "high"]]
+    narrowest, widest = spans.min().min(), spans.max().max()
+    margin = max(widest / narrowest, 1.1) ** 0.05  # a single eigenvalue spans nothing
+    axes[0].set_xlim(narrowest / margin, widest * margin)
     barrier_axis(axes, found["limit"].iloc[0])
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(4 * low, 3 * high)  # with room for the names of the corners
