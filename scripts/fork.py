@@ -17,18 +17,11 @@ def main(snakemake) -> None:
     config, seed = snakemake.params.config, int(snakemake.wildcards.seed)
     files, shared = snakemake.input.data, int(snakemake.wildcards.epoch)
     model = build(config["model"], *probe.load_shape(files))
-    evaluation = {
-        split: probe.load_objective(
-            files, config, split, config["evaluation_samples"], seed=seed, purpose="evaluation"
-        )
-        for split in ("train", "test")
-    }
     torch.manual_seed(derive_seed("fork dropout", seed))
     run = train(
         model,
         *probe.load_split(files, config["data"], "train"),
-        evaluation["train"],
-        evaluation["test"],
+        *probe.load_evaluation(files, config, seed),
         optimizer=config["optimizer"],
         epochs=config["epochs"],
         batch_size=config["batch_size"],

@@ -19,8 +19,14 @@ MEASURED = {
 }
 
 
-def plane(objective: Objective, points: Sequence[torch.Tensor], config: dict, generator) -> Group:
-    """The loss on the plane through three points, in units of distance in parameter space.
+def plane(
+    objective: Objective,
+    points: Sequence[torch.Tensor | None],
+    config: dict,
+    *,
+    generator: np.random.Generator,
+) -> Group:
+    """The loss on the plane through three points (P,), in units of distance in parameter space.
 
     Where these span none, or are not finite, there is only a status.
     """
@@ -110,7 +116,7 @@ def main(snakemake) -> None:
         groups[point] = Group({}, {"status": probe.status_of((runs["a"], runs["b"]))})
         for kind, points in corners.items():
             generator = numpy_generator("pair plane levels", seed, kind)
-            groups[f"{point}/{kind}"] = plane(objective, points, config, generator)
+            groups[f"{point}/{kind}"] = plane(objective, points, config, generator=generator)
             print(f"{point}, {kind}: {groups[f'{point}/{kind}'].attributes}")
     probe.write(
         snakemake,

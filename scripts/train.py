@@ -24,12 +24,6 @@ def main(snakemake) -> None:
     device = choose_device(config["device"])
     model = build(spec, *probe.load_shape(files), seed=derive_seed("initialisation", seed))
     layout = layout_of(model)
-    evaluation = {
-        split: probe.load_objective(
-            files, config, split, config["evaluation_samples"], seed=seed, purpose="evaluation"
-        )
-        for split in ("train", "test")
-    }
     matched = None
     if "matched_loss" in config:
         objective = probe.load_objective(files, config, **config["objective"], seed=seed)
@@ -38,8 +32,7 @@ def main(snakemake) -> None:
     run = train(
         model,
         *probe.load_split(files, data, "train"),
-        evaluation["train"],
-        evaluation["test"],
+        *probe.load_evaluation(files, config, seed),
         optimizer=config["optimizer"],
         epochs=config["epochs"],
         batch_size=config["batch_size"],

@@ -83,6 +83,19 @@ def load_objective(
     )
 
 
+def load_evaluation(
+    files: Sequence[Path | str], config: Mapping, seed: int
+) -> tuple[Objective, Objective]:
+    """The objectives of a run's history, on train and on test: samples that nothing else draws."""
+    train, test = (
+        load_objective(
+            files, config, split, config["evaluation_samples"], seed=seed, purpose="evaluation"
+        )
+        for split in ("train", "test")
+    )
+    return train, test
+
+
 def describe(objective: Objective, split: str) -> dict:
     """What an artefact says of the objective that it was measured on."""
     return {"samples": objective.samples, "split": split, "device": objective.device.type}

@@ -150,7 +150,9 @@ SETTINGS = {"plane": {"points": 5, "margin": 0.25}, "estimator": "full"}
 def test_a_plane_is_the_objective_at_its_distances(case, pair):
     """At every grid point, in parameter space; its corners are the three points."""
     a, b, _, third = pair
-    group = planes.plane(case.objective, (a, b, third), SETTINGS, np.random.default_rng(0))
+    group = planes.plane(
+        case.objective, (a, b, third), SETTINGS, generator=np.random.default_rng(0)
+    )
     found = {name: variable.values for name, variable in group.variables.items()}
     corners = found["corners"]
     first = (b - a) / (b - a).norm()
@@ -173,7 +175,7 @@ def test_three_points_without_a_plane_say_why(case, pair):
     a, b, *_ = pair
 
     def status(*points):
-        group = planes.plane(case.objective, points, SETTINGS, np.random.default_rng(0))
+        group = planes.plane(case.objective, points, SETTINGS, generator=np.random.default_rng(0))
         assert not group.variables
         return group.attributes["status"]
 
