@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 
 from lossgeo import job, probe, runs, store
+from lossgeo.hessian import gradient
 from lossgeo.models import build, family_of
 from lossgeo.numerics import (
     choose_device,
@@ -13,7 +14,7 @@ from lossgeo.numerics import (
     make_deterministic,
     torch_generator,
 )
-from lossgeo.parameters import layout_of
+from lossgeo.parameters import flatten, layout_of
 from lossgeo.training import train
 
 
@@ -28,11 +29,13 @@ def main(snakemake) -> None:
     if "matched_loss" in config:
         objective = probe.load_objective(files, config, **config["objective"], seed=seed)
         matched = (objective, config["matched_loss"])
+    evaluation = probe.load_evaluation(files, config, seed)
+    slope = gradient(evaluation[0], flatten(model)).norm().item()
     torch.manual_seed(derive_seed("dropout", seed))
     run = train(
         model,
         *probe.load_split(files, data, "train"),
-        *probe.load_evaluation(files, config, seed),
+        *evaluation,
         optimizer=config["optimizer"],
         epochs=config["epochs"],
         batch_size=config["batch_size"],
@@ -65,6 +68,7 @@ def main(snakemake) -> None:
             kernels=kernels(device),
             **identity,
             **runs.describe(run, layout),
+            initial_gradient_norm=slope,
         ),
     )
     history = pd.DataFrame(run.history)

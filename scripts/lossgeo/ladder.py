@@ -97,17 +97,21 @@ def leading_eigenpairs(
 
 
 def disjoint_subsets(
-    order: np.ndarray, sizes: Sequence[int], subsets: int
+    order: np.ndarray, sizes: Sequence[int], subsets: int | Sequence[int]
 ) -> dict[int, list[np.ndarray]]:
     """For each size, at most so many disjoint subsets of that many of the N items in `order`.
 
-    They are cut from the front of `order`, so that the first subsets are nested. Sizes beyond N are
-    N; each size comes once.
+    `subsets` is one number, or one for each size. They are cut from the front of `order`, so that
+    the first subsets are nested. Sizes beyond N are N; each size comes once.
     """
-    limited = sorted({min(size, len(order)) for size in sizes})
+    counts = [subsets] * len(sizes) if isinstance(subsets, int) else subsets
+    wanted: dict[int, int] = {}
+    for size, count in zip(sizes, counts, strict=True):
+        limited = min(size, len(order))
+        wanted[limited] = max(count, wanted.get(limited, 0))
     return {
-        size: [order[k * size : (k + 1) * size] for k in range(min(subsets, len(order) // size))]
-        for size in limited
+        size: [order[k * size : (k + 1) * size] for k in range(min(count, len(order) // size))]
+        for size, count in sorted(wanted.items())
     }
 
 

@@ -35,6 +35,11 @@ class Pair(NamedTuple):
     b: str  # "seed1"; or "fork2", which shares the first 2 epochs with a
 
 
+def get_seeds(config: Mapping, model: str) -> list[int]:
+    """The seeds of a model's runs: those of the study, or the first so many of them."""
+    return config["seeds"][: config["models"][model].get("seeds")]
+
+
 def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
     """The runs of all experiments (with `stage`: that it measures), in the order of the lists."""
     return list(
@@ -44,7 +49,7 @@ def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
             if stage is None or stage in experiment["stages"]
             for model in experiment["models"]
             for optimizer in experiment["optimizers"]
-            for seed in config["seeds"]
+            for seed in get_seeds(config, model)
         )
     )
 
@@ -92,12 +97,14 @@ def get_pairs(config: Mapping) -> list[Pair]:
 
     Disjoint pairs are independent; n seeds give floor(n / 2) of them.
     """
-    seeds = config["seeds"]
-    return [
-        Pair(*cell, f"seed{a}", f"seed{b}")
-        for cell in _cells(config, "connectivity")
-        for a, b in zip(seeds[::2], seeds[1::2], strict=False)
-    ]
+    pairs = []
+    for cell in _cells(config, "connectivity"):
+        seeds = get_seeds(config, cell[0])
+        pairs += [
+            Pair(*cell, f"seed{a}", f"seed{b}")
+            for a, b in zip(seeds[::2], seeds[1::2], strict=False)
+        ]
+    return pairs
 
 
 def get_forks(config: Mapping) -> list[Pair]:
@@ -106,7 +113,7 @@ def get_forks(config: Mapping) -> list[Pair]:
     return [
         Pair(*cell, f"seed{seed}", f"fork{epoch}")
         for cell in _cells(config, "instability")
-        for seed in config["seeds"][: settings["runs"]]
+        for seed in get_seeds(config, cell[0])[: settings["runs"]]
         for epoch in settings["epochs"]
     ]
 
@@ -125,9 +132,10 @@ def get_plane_points(config: Mapping, model: str, optimizer: str) -> list[str]:
     return points if config["connectivity"]["at"] == "last" else points[-1:]
 
 
-def get_third_seed(config: Mapping) -> int | None:
+def get_third_seed(config: Mapping, model: str) -> int | None:
     """The seed whose minimum lies on a plane with those of the first pair, if there is one more."""
-    return config["seeds"][2] if len(config["seeds"]) > 2 else None
+    seeds = get_seeds(config, model)
+    return seeds[2] if len(seeds) > 2 else None
 
 
 def get_connected_points(config: Mapping, model: str, optimizer: str, stage: str) -> list[str]:
@@ -301,6 +309,7 @@ def explain(error) -> str:
 def check(config: Mapping) -> None:
     """Raise ConfigError for what a schema cannot see: names, grids, points, data, factories."""
     _check_references(config)
+    _check_seeds(config)
     _check_grids(config)
     _check_points(config)
     _check_data(config)
@@ -325,6 +334,15 @@ def _epochs(config: Mapping, experiment: Mapping, model: str) -> int:
     if epochs == "published":
         return published_epochs(config["models"][model]["family"], config["models"][model]["width"])
     return epochs[model] if isinstance(epochs, Mapping) else epochs
+
+
+def _check_seeds(config: Mapping) -> None:
+    for name, spec in config["models"].items():
+        if spec.get("seeds", 0) > len(config["seeds"]):
+            raise ConfigError(
+                f"config key models.{name}.seeds: found {spec['seeds']}, expected at most the "
+                f"{len(config['seeds'])} of the key seeds, of which it takes the first"
+            )
 
 
 def _check_references(config: Mapping) -> None:
@@ -380,6 +398,12 @@ def _check_grids(config: Mapping) -> None:
                 f"config key flatness.{key}: found {list(radii)}, expected ascending radii: each "
                 "ball's search begins with what was found in the one before"
             )
+    ladder = config["ladder"]
+    if isinstance(ladder["subsets"], list) and len(ladder["subsets"]) != len(ladder["samples"]):
+        raise ConfigError(
+            f"config key ladder.subsets: found {ladder['subsets']}, expected one number, or one "
+            f"for each of the {len(ladder['samples'])} sizes of ladder.samples"
+        )
     rungs = config["connectivity"]["rungs"]
     if "renormalised" in rungs and "aligned" not in rungs:
         raise ConfigError(
@@ -437,11 +461,14 @@ def _check_points(config: Mapping) -> None:
             )
         if "instability" in experiment["stages"]:
             _check_forks(config, name, experiment)
-        if "connectivity" in experiment["stages"] and len(config["seeds"]) < 2:
-            raise ConfigError(
-                f"config key seeds: found {config['seeds']}, expected at least two for "
-                f"experiments.{name}.stages: connectivity, which connects pairs of seeds"
-            )
+        for model in experiment["models"]:
+            seeds = get_seeds(config, model)
+            if "connectivity" in experiment["stages"] and len(seeds) < 2:
+                key = "seeds" if len(config["seeds"]) < 2 else f"models.{model}.seeds"
+                raise ConfigError(
+                    f"config key {key}: {model} has the seeds {seeds}, expected at least two for "
+                    f"experiments.{name}.stages: connectivity, which connects pairs of seeds"
+                )
 
 
 def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:

@@ -48,8 +48,8 @@ def history(paths: Paths) -> pd.DataFrame:
     return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
 
 
-def runs(paths: Paths, matched_loss: float) -> pd.DataFrame:
-    """One row per run: where it ended, when it reached a training loss, and its matched point.
+def runs(paths: Paths, matched_loss: float, target_accuracy: float) -> pd.DataFrame:
+    """One row per run: where it ended, when it reached a loss and an accuracy, its matched point.
 
     `paths` are the history.csv of all runs and then the snapshots.h5 of all, in one order.
     """
@@ -58,13 +58,28 @@ def runs(paths: Paths, matched_loss: float) -> pd.DataFrame:
     for path, snapshots in zip(paths[:half], paths[half:], strict=True):
         one = pd.read_csv(path)
         last = one.iloc[-1]
-        reached = one.loc[one["train_loss"] <= matched_loss, "step"]
         rows.append(
             {column: last[column] for column in (*RUN, "step", "epoch", *LOSSES, "diverged")}
-            | {"steps_to_train_loss": reached.min() if len(reached) else np.nan}
+            | {"steps_to_train_loss": steps_until(one, one["train_loss"] - matched_loss)}
+            | {"steps_to_test_accuracy": steps_until(one, target_accuracy - one["test_accuracy"])}
+            | {"initial_gradient_norm": store.attributes(snapshots)["initial_gradient_norm"]}
             | _matched(snapshots)
         )
     return pd.DataFrame(rows)
+
+
+def steps_until(history: pd.DataFrame, excess: pd.Series) -> float:
+    """Steps until `excess`, one value per row of a history, first is 0 or less; NaN: never.
+
+    It is taken to fall in a straight line between the row at which it is and the row before.
+    """
+    reached = np.flatnonzero(excess <= 0)
+    if not len(reached):
+        return np.nan
+    steps, heights, row = history["step"].to_numpy(float), excess.to_numpy(), reached[0]
+    if not row:
+        return steps[0]
+    return float(np.interp(0.0, -heights[row - 1 : row + 1], steps[row - 1 : row + 1]))
 
 
 def eigenvalues(paths: Paths) -> pd.DataFrame:

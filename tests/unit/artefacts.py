@@ -160,7 +160,11 @@ def snapshots(path: Path, model: str, optimizer: str, seed: int) -> None:
             }
             | {n: Variable((), np.array(v), "1", n) for n, v in at.items()}
         )
-    attributes = {"diverged": np.isnan(vectors["theta"]).any(), "preconditioned": wild}
+    attributes = {
+        "diverged": np.isnan(vectors["theta"]).any(),
+        "preconditioned": wild,
+        "initial_gradient_norm": 1.0,
+    }
     store.write(path, groups, store.provenance({}, {}, {}, **identity, **attributes))
 
 

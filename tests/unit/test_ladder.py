@@ -658,6 +658,11 @@ def test_subsets_are_disjoint_and_as_many_as_there_is_room_for(count, sizes, sub
         np.testing.assert_array_equal(together, order[: len(together)])
 
 
+def test_each_size_can_have_a_number_of_subsets_of_its_own():
+    found = disjoint_subsets(np.arange(20), [3, 10, 50, 40], [4, 1, 1, 2])
+    assert {size: len(parts) for size, parts in found.items()} == {3: 4, 10: 1, 20: 1}
+
+
 def test_the_first_subsets_are_nested_and_sizes_beyond_the_data_come_once():
     order = np.array([4, 1, 6, 0, 3, 5, 2])
     found = disjoint_subsets(order, [20, 2, 3, 10], 3)

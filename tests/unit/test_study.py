@@ -131,7 +131,7 @@ def test_pairs_of_seeds_are_disjoint(config, seeds, pairs):
     cells = [("mlp-32", "momentum"), ("mlp-128", "momentum"), ("cnn-16", "momentum")]
     assert found == [(*cell, f"seed{a}", f"seed{b}") for cell in cells for a, b in pairs]
     assert study.get_planes(config) == found[:: max(len(pairs), 1)]
-    assert study.get_third_seed(config) == {5: 2}.get(len(seeds))
+    assert study.get_third_seed(config, "mlp-32") == {5: 2}.get(len(seeds))
 
 
 def test_pairs_are_connected_at_the_last_point_of_each_experiment(config):

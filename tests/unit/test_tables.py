@@ -29,7 +29,7 @@ RUNS = [(*cell, seed) for cell in CELLS for seed in SEEDS]
 
 MAKERS = {
     "history": lambda files: tables.history(files["history"]),
-    "runs": lambda files: tables.runs(files["history"] + files["snapshots"], 0.3),
+    "runs": lambda files: tables.runs(files["history"] + files["snapshots"], 0.3, 0.9),
     "eigenvalues": lambda files: tables.eigenvalues(files["hessian"]),
     "curvature": lambda files: tables.curvature(files["hessian"]),
     "spectrum": lambda files: tables.spectrum(files["hessian"]),
@@ -186,11 +186,13 @@ def test_a_run_is_one_row_with_its_end_and_its_steps_to_a_fixed_loss(tmp_path):
     snapshots = [tmp_path / "a.h5", tmp_path / "b.h5"]
     numbers = {"step": 9, "epoch": 0.9, "loss": 0.295, "loss_se": 0.01}
     at = {n: Variable((), np.array(v), "1", n) for n, v in numbers.items()}
-    store.write(snapshots[0], {"matched": Group(at)}, {})
-    store.write(snapshots[1], {}, {})
-    found = tables.runs(paths + snapshots, 0.3)
+    store.write(snapshots[0], {"matched": Group(at)}, {"initial_gradient_norm": 1.5})
+    store.write(snapshots[1], {}, {"initial_gradient_norm": 2.5})
+    found = tables.runs(paths + snapshots, 0.3, 0.8)
     assert list(found["seed"]) == [3, 4]
-    assert list(found["steps_to_train_loss"].fillna(-1)) == [10, -1]
+    assert list(found["steps_to_train_loss"].fillna(-1)) == pytest.approx([5 + 5 * 0.2 / 0.25, -1])
+    assert list(found["steps_to_test_accuracy"]) == pytest.approx([5 + 5 * 0.1 / 0.15] * 2)
+    assert list(found["initial_gradient_norm"]) == [1.5, 2.5]
     assert list(found["step"]) == [15, 15]
     assert list(found["diverged"]) == [False, True]
     assert found["train_loss"][0] == 0.28

@@ -69,7 +69,7 @@ def get_probe_section(model, **entries):
     """What every stage needs that evaluates a model: its spec, the data, the device; and `entries`."""
     spec = config["models"][model]
     return get_section(
-        model={key: value for key, value in spec.items() if key != "permutations"},
+        model={key: value for key, value in spec.items() if key not in ("permutations", "seeds")},
         data=study.get_data_spec(config),
         device=config["device"],
         **entries,
@@ -140,7 +140,7 @@ def get_curve_ends(wildcards):
 def get_plane_files(wildcards):
     """What the planes of a pair are laid through: its paths' files, and a third run's."""
     files = get_path_files(wildcards)
-    third = study.get_third_seed(config)
+    third = study.get_third_seed(config, wildcards.model)
     if third is not None:
         runs = f"{RESULTS}/runs/{wildcards.model}/{wildcards.optimizer}"
         pairs = f"{RESULTS}/pairs/{wildcards.model}/{wildcards.optimizer}"
@@ -182,7 +182,8 @@ def get_curve_section(wildcards):
 def get_alignment_section(wildcards):
     """What the permutations of a pair depend on: also which units a user's model says they are."""
     section = get_pair_section(wildcards, "alignment")
-    return section | get_section(model=config["models"][wildcards.model])
+    spec = config["models"][wildcards.model]
+    return section | get_section(model={k: v for k, v in spec.items() if k != "seeds"})
 
 
 def get_plane_section(wildcards):
@@ -215,6 +216,7 @@ def get_train_section(wildcards):
         "epochs": study.get_epochs(config, model, optimizer),
         "objective": config["objective"],
     }
+    del entries["target_accuracy"]
     if not study.has_matched_point(config, model, optimizer):
         del entries["matched_loss"], entries["objective"]
     return get_probe_section(model, **entries)
@@ -235,7 +237,7 @@ def get_experiment_files(wildcards, file):
         f"{RESULTS}/runs/{model}/{optimizer}/seed{seed}/{file}"
         for model in experiment["models"]
         for optimizer in experiment["optimizers"]
-        for seed in config["seeds"]
+        for seed in study.get_seeds(config, model)
         if file
     ]
 

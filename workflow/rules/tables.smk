@@ -26,7 +26,7 @@ TABLES = {
 }
 # table -> what else it depends on
 TABLE_LIMITS = {
-    "runs": {"matched_loss": config["training"]["matched_loss"]},
+    "runs": {key: config["training"][key] for key in ("matched_loss", "target_accuracy")},
     "landscape": {key: config["landscape"][key] for key in ("rise", "persistence")},
     "barriers": {"limits": config["connectivity"]["limits"]},
     "instability": {"limits": config["connectivity"]["limits"]},
