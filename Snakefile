@@ -37,6 +37,7 @@ include: "workflow/rules/alignment.smk"
 include: "workflow/rules/curve.smk"
 include: "workflow/rules/connectivity.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/verdicts.smk"
 include: "workflow/rules/figures.smk"
 
 

@@ -98,12 +98,12 @@ def mean_effect(values: np.ndarray, smallest: float, *, rng: np.random.Generator
     flipped = stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=FLIPS, vectorized=True, rng=rng
     )
-    if values.std():
+    if np.ptp(values) > 1e-12 * np.abs(values).max():
         inside = max(
             stats.ttest_1samp(values, -smallest, alternative="greater").pvalue,
             stats.ttest_1samp(values, smallest, alternative="less").pvalue,
         )
-    else:  # t would be 0 / 0, or infinite
+    else:  # no scatter but that of rounding: t would be 0 / 0, or infinite
         inside = float(abs(mean) >= smallest)
     floor = max(2.0 ** (1 - n), 1 / (FLIPS + 1))
     return Effect(mean, low, high, n, "t", float(flipped.pvalue), floor, float(inside))
@@ -155,7 +155,7 @@ def cluster_effect(
 
     def resample(method: str, **given):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+            warnings.simplefilter("ignore")  # BCa is not defined where all values are the same
             return stats.bootstrap(
                 (np.arange(clusters),),
                 lambda chosen: statistic(np.asarray(chosen, dtype=int)),

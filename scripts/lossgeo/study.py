@@ -268,8 +268,11 @@ def without_dropped(config: Mapping) -> dict[str, Any]:
     }
 
 
-def explain(error) -> str:
-    """One sentence for a jsonschema ValidationError: key, value found, what was expected."""
+def explain(error, what: str = "config") -> str:
+    """One sentence for a jsonschema ValidationError: key, value found, what was expected.
+
+    `what` says what the key is one of.
+    """
     error = _deepest(error)
     key = ".".join(map(str, error.absolute_path)) or "(top level)"
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
@@ -277,13 +280,13 @@ def explain(error) -> str:
         unknown = [name for name in error.instance if name not in known]
         prefix = f"{key}." if error.absolute_path else ""
         return (
-            f"config key {prefix}{unknown[0]} (value {error.instance[unknown[0]]!r}) is unknown; "
+            f"{what} key {prefix}{unknown[0]} (value {error.instance[unknown[0]]!r}) is unknown; "
             f"expected one of: {', '.join(sorted(known))}"
         )
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
         return (
-            f"config key {key}: found {error.instance!r}, expected the key {missing[0]!r} as well"
+            f"{what} key {key}: found {error.instance!r}, expected the key {missing[0]!r} as well"
         )
     if (
         error.parent is None
@@ -299,7 +302,7 @@ def explain(error) -> str:
             "exponent (1.0e-1)"
         )
     return (
-        f"config key {key}: found {error.instance!r}"
+        f"{what} key {key}: found {error.instance!r}"
         f"{' (text)' if isinstance(error.instance, str) and hint else ''}, "
         f"but {error.message.removeprefix(repr(error.instance)).strip()}"
         f"{f' (expected: {expected})' if expected else ''}{hint}"

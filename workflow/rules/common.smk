@@ -6,13 +6,14 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import yaml
 from jsonschema.exceptions import ValidationError
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
 
-from lossgeo import data, digest, study
+from lossgeo import data, digest, registry, study
 
 PAIR_TABLES = {
     "connectivity",
@@ -37,6 +38,28 @@ def prepare_config(config):
         if not isinstance(error.__context__, ValidationError):
             raise
         raise WorkflowError(study.explain(error.__context__)) from None
+
+
+def get_registry(path, tables):
+    """The registry of claims in a file, checked, or stop with one message."""
+    try:
+        claims = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise WorkflowError(
+            f"config key claims: found {path!r}, expected a file that can be read ({error.strerror})"
+        ) from None
+    except yaml.YAMLError as error:
+        raise WorkflowError(f"{path}: expected YAML, found: {error}") from None
+    try:
+        validate(claims, str(Path(workflow.basedir, "workflow/schemas/claims.schema.yaml")))
+        registry.check(claims, tables, registry.known_columns())
+    except study.ConfigError as error:
+        raise WorkflowError(f"{path}: {error}") from None
+    except WorkflowError as error:
+        if not isinstance(error.__context__, ValidationError):
+            raise
+        raise WorkflowError(f"{path}: {study.explain(error.__context__, 'registry')}") from None
+    return claims
 
 
 def get_code(script, model=None, module=None):

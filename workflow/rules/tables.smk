@@ -1,29 +1,27 @@
 # table -> the files that it is made from
-TABLES = {
-    table: files
-    for table, files in {
-        "history": get_run_files("history.csv"),
-        "runs": get_run_files("history.csv") + get_run_files("snapshots.h5"),
-        "eigenvalues": get_run_files("hessian.h5", "hessian"),
-        "curvature": get_run_files("hessian.h5", "hessian"),
-        "spectrum": get_run_files("hessian.h5", "hessian"),
-        "layers": get_run_files("hessian.h5", "hessian"),
-        "ladder": get_run_files("ladder.h5", "ladder"),
-        "landscape": get_run_files("landscape.h5", "landscape"),
-        "flatness": get_run_files("flatness.h5", "flatness"),
-        "worst_case": get_run_files("flatness.h5", "flatness"),
-        "invariance": get_run_files("flatness.h5", "flatness"),
-        "trajectory": get_run_files("trajectory.h5", "trajectory"),
-        "trajectory_path": get_run_files("trajectory.h5", "trajectory"),
-        "connectivity": get_pair_files(study.get_pairs(config), "connectivity.h5"),
-        "connectivity_path": get_pair_files(study.get_pairs(config), "connectivity.h5"),
-        "barriers": get_pair_files(study.get_pairs(config), "connectivity.h5"),
-        "similarity": get_pair_files(study.get_pairs(config), "connectivity.h5"),
-        "alignment": get_pair_files(get_aligned_pairs(), "alignment.h5"),
-        "instability": get_pair_files(study.get_forks(config), "connectivity.h5"),
-    }.items()
-    if files  # a study without a stage has no table of it
+MADE_FROM = {
+    "history": get_run_files("history.csv"),
+    "runs": get_run_files("history.csv") + get_run_files("snapshots.h5"),
+    "eigenvalues": get_run_files("hessian.h5", "hessian"),
+    "curvature": get_run_files("hessian.h5", "hessian"),
+    "spectrum": get_run_files("hessian.h5", "hessian"),
+    "layers": get_run_files("hessian.h5", "hessian"),
+    "ladder": get_run_files("ladder.h5", "ladder"),
+    "landscape": get_run_files("landscape.h5", "landscape"),
+    "flatness": get_run_files("flatness.h5", "flatness"),
+    "worst_case": get_run_files("flatness.h5", "flatness"),
+    "invariance": get_run_files("flatness.h5", "flatness"),
+    "trajectory": get_run_files("trajectory.h5", "trajectory"),
+    "trajectory_path": get_run_files("trajectory.h5", "trajectory"),
+    "connectivity": get_pair_files(study.get_pairs(config), "connectivity.h5"),
+    "connectivity_path": get_pair_files(study.get_pairs(config), "connectivity.h5"),
+    "barriers": get_pair_files(study.get_pairs(config), "connectivity.h5"),
+    "similarity": get_pair_files(study.get_pairs(config), "connectivity.h5"),
+    "alignment": get_pair_files(get_aligned_pairs(), "alignment.h5"),
+    "instability": get_pair_files(study.get_forks(config), "connectivity.h5"),
 }
+# without those of stages that the study does not have
+TABLES = {table: files for table, files in MADE_FROM.items() if files}
 # table -> what else it depends on
 TABLE_LIMITS = {
     "runs": {key: config["training"][key] for key in ("matched_loss", "target_accuracy")},
@@ -63,7 +61,7 @@ rule table:
 
 rule dictionary:
     input:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=[*TABLES, "endpoints", "verdicts"]),
     output:
         report(
             f"{RESULTS}/tables/dictionary.csv",
@@ -87,5 +85,5 @@ rule dictionary:
 
 rule tables:
     input:
-        expand(f"{RESULTS}/tables/{{table}}.csv", table=TABLES),
+        expand(f"{RESULTS}/tables/{{table}}.csv", table=[*TABLES, "endpoints", "verdicts"]),
         rules.dictionary.output,

@@ -1,0 +1,36 @@
+REGISTRY = get_registry(config["claims"], [*MADE_FROM, "published", "parabola"])
+
+
+rule verdicts:
+    input:
+        [
+            f"{RESULTS}/tables/{table}.csv"
+            for table in registry.tables_of(REGISTRY)
+            if table in TABLES
+        ],
+    output:
+        endpoints=report(
+            f"{RESULTS}/tables/endpoints.csv",
+            category="Verdicts",
+            labels={"table": "endpoints"},
+            caption="../report/table.rst",
+        ),
+        verdicts=report(
+            f"{RESULTS}/tables/verdicts.csv",
+            category="Verdicts",
+            labels={"table": "verdicts"},
+            caption="../report/table.rst",
+        ),
+    log:
+        f"{RESULTS}/logs/verdicts.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/verdicts.tsv"
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        config=get_section(**REGISTRY),
+        code=get_code("verdicts.py"),
+    message:
+        "verdicts on the claims of {config[claims]}"
+    script:
+        "../../scripts/verdicts.py"
