@@ -100,6 +100,35 @@ def plane_geometry(
     )
 
 
+def quadratic_r2(alphas: np.ndarray, loss: np.ndarray) -> float:
+    """R^2 of the least-squares parabola through a line, loss (A,) over alphas (A,).
+
+    1 - sum (L - fit)^2 / sum (L - mean L)^2. NaN where the loss is not finite, or where its range
+    is within the rounding of float32: a flat line has no shape to explain.
+    """
+    if not np.isfinite(loss).all() or np.ptp(loss) <= _noise(loss):
+        return np.nan
+    left = loss - np.polyval(np.polyfit(alphas, loss, 2), alphas)
+    return float(1 - np.sum(left**2) / np.sum((loss - loss.mean()) ** 2))
+
+
+def fitted_anisotropy(alphas: np.ndarray, betas: np.ndarray, loss: np.ndarray) -> float:
+    """Ratio of the eigenvalues, of larger to smaller magnitude, of the quadratic fitted to a plane.
+
+    Least squares of c + g'x + x'Ax / 2 over all points of loss (A, B), x = (alpha, beta): A
+    averages over the plane, where `plane_geometry` differentiates at its centre. NaN where a loss
+    is not finite.
+    """
+    if not np.isfinite(loss).all():
+        return np.nan
+    a, b = (grid.ravel() for grid in np.meshgrid(alphas, betas, indexing="ij"))
+    terms = np.stack([np.ones_like(a), a, b, a**2 / 2, a * b, b**2 / 2], axis=1)
+    *_, aa, ab, bb = np.linalg.lstsq(terms, loss.ravel())[0]
+    eigenvalues = np.linalg.eigvalsh([[aa, ab], [ab, bb]])
+    larger, smaller = eigenvalues[np.argsort(-np.abs(eigenvalues))]
+    return float(larger / smaller) if smaller else np.nan
+
+
 def count_minima(loss: np.ndarray, persistence: float) -> int:
     """Local minima of a line (A,) or plane (A, B) that are deeper than `persistence` (nats).
 

@@ -71,6 +71,25 @@ def get_points(config: Mapping, model: str, optimizer: str, stage: str) -> list[
     )
 
 
+def get_published_points(config: Mapping, model: str, optimizer: str) -> list[str]:
+    """The points at which the published estimators measure a run: ends of training, as published.
+
+    A matched loss is what the published comparison lacked.
+    """
+    points = get_points(config, model, optimizer, "published")
+    return [point for point in points if point != "matched"]
+
+
+def get_last_point(points: Sequence[str]) -> str:
+    """Of init, epochN and final the one that a run reaches last."""
+
+    def reached(point: str) -> float:
+        fixed = {"init": 0, "final": math.inf}
+        return fixed[point] if point in fixed else int(point.removeprefix("epoch"))
+
+    return max(points, key=reached)
+
+
 def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
     """Whether any stage measures the run at `matched`, so that training has to look for it."""
     return any(
@@ -461,6 +480,12 @@ def _check_points(config: Mapping) -> None:
             raise ConfigError(
                 f"config key experiments.{name}.stages: found landscape without hessian, expected "
                 "both: the eigenplane is spanned by Hessian eigenvectors"
+            )
+        if "published" in experiment["stages"] and set(experiment["points"]) == {"matched"}:
+            raise ConfigError(
+                f"config key experiments.{name}.points: found {experiment['points']}, expected "
+                "init, final or epochN too: the published estimators (stage published) measure the "
+                "ends of training and never `matched`"
             )
         if "instability" in experiment["stages"]:
             _check_forks(config, name, experiment)

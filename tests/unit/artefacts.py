@@ -62,6 +62,7 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
             "landscape",
             "flatness",
             "trajectory",
+            "published",
             "pairs",
             "alignment",
             "planes",
@@ -74,6 +75,7 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
         "landscape": landscape,
         "flatness": flatness,
         "trajectory": trajectory,
+        "published": published,
     }
     for number, (model, optimizer) in enumerate(CELLS):
         for seed in seeds:
@@ -88,6 +90,8 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
                 files[stage].append(where / f"{stage}.h5")
                 identity = identity_of(model, optimizer, seed) | OBJECTIVE
                 found = groups(model, optimizer, seed, rng)
+                if stage == "published":
+                    identity |= {"samples": 20, "split": "test"}
                 if stage == "trajectory":
                     status = trajectory_status_of(model, optimizer, seed)
                     identity |= {"status": status, "components": 3}
@@ -419,6 +423,45 @@ def trajectory(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         **measured(("alpha", "beta"), loss),
     }
     return {"pca": Group(variables), "plane": Group(plane)}
+
+
+def published(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
+    """Surfaces of seed 0 alone; PC1 but for mlp-8 with seed 1, which has too few snapshots."""
+    status = status_of(model, optimizer, seed, "final")
+    groups = {"final": Group({}, {"status": status, "step": 30 if status == "ok" else -1})}
+    if status != "ok":
+        return groups
+    values = rng.uniform(20, 40, 3)
+    groups["final/eigenvalues"] = Group(
+        {
+            "eigenvalue": Variable(("batch",), values, "nats", "eigenvalue"),
+            "stopped": Variable(("batch",), np.array([1, 0, 1], "int8"), "1", "stopped"),
+        }
+    )
+    rises = np.array([1e-5, 3e-5, 2e-5])
+    groups["final/noise"] = Group({"rise": Variable(("draw",), rises, "nats", "rise")})
+    alpha = np.linspace(-1.5, 1.5, 8)
+    axes = {name: Variable((name,), alpha, "1", "as plotted") for name in ("alpha", "beta")}
+    if seed == 0:
+        shift = np.where(np.arange(8) % 2, 0.0, alpha[1] - alpha[0])[:, None]
+        plane = 0.2 + alpha[:, None] ** 2 + 0.5 * (alpha + shift) ** 2
+        attributes = {"minimum": 0.2, "cosine": 0.01, "anisotropy": 2.0, "comb": 3.0}
+        variables = axes | {"loss": Variable(("alpha", "beta"), plane, "nats", "loss")}
+        groups["final/plane"] = Group(variables, attributes)
+        lines = 5.2 * 1.5 ** np.arange(2)[:, None] * np.linspace(1, 1.5, 8)
+        groups["final/lines"] = Group(
+            {
+                "alpha": axes["alpha"],
+                "loss": Variable(("line", "alpha"), lines, "nats", "loss"),
+                "start": Variable(("line",), lines[:, 0], "nats", "start"),
+                "distance": Variable(("line",), np.array([0.5, 1.0]), "1", "distance"),
+            },
+            {"minimum": 0.2, "cosine": 0.75},
+        )
+    if (model, seed) != ("mlp-8", 1):
+        loss = Variable(("alpha",), 0.3 + 0.01 * alpha**2, "nats", "loss")
+        groups["final/pc1"] = Group({"alpha": axes["alpha"], "loss": loss}, {"r2": 0.99})
+    return groups
 
 
 PAIR_STATUS = {  # model -> rung -> its status where the ends have one

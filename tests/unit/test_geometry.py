@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lossgeo.geometry import count_minima, line_geometry, plane_geometry
+from lossgeo.geometry import (
+    count_minima,
+    fitted_anisotropy,
+    line_geometry,
+    plane_geometry,
+    quadratic_r2,
+)
 from lossgeo.surface import centred_grid
 
 GRID = centred_grid(2.0, 41)
@@ -344,3 +350,39 @@ def test_a_gap_separates_minima():
 def test_diagonal_neighbours_do_not_touch():
     loss = np.array([[0.0, 1.0], [1.0, 0.0]])
     assert count_minima(loss, 0.5) == 2
+
+
+# Fits
+
+
+@given(st.floats(-50, 50), st.floats(-10, 10), st.floats(0.1, 5))
+def test_a_parabola_explains_a_parabola(curvature, floor, slope):
+    """Wherever its vertex is."""
+    assert quadratic_r2(GRID, floor + slope * GRID + curvature * GRID**2) == pytest.approx(1)
+
+
+def test_a_parabola_explains_nothing_of_what_is_orthogonal_to_it_and_a_flat_line_has_no_share():
+    wave = np.polynomial.Polynomial.fit(GRID, GRID**3, 2)
+    assert quadratic_r2(GRID, GRID**3 - wave(GRID)) == pytest.approx(0, abs=1e-12)
+    assert math.isnan(quadratic_r2(GRID, 1 + 1e-8 * GRID**2))
+    assert math.isnan(quadratic_r2(GRID, np.where(GRID > 1, np.inf, GRID**2)))
+
+
+@given(st.floats(1.5, 20), st.floats(0, math.pi), st.floats(-3, 3))
+def test_the_fitted_anisotropy_is_that_of_the_quadratic_wherever_its_minimum_is(ratio, angle, off):
+    betas = np.linspace(-1, 2, 13)
+    alpha, beta = np.meshgrid(GRID - off, betas, indexing="ij")
+    along, aside = (
+        np.cos(angle) * alpha + np.sin(angle) * beta,
+        np.cos(angle) * beta - np.sin(angle) * alpha,
+    )
+    found = fitted_anisotropy(GRID, betas, 2 + ratio * along**2 + aside**2)
+    assert found == pytest.approx(ratio)
+    saddle = fitted_anisotropy(GRID, betas, 2 + ratio * along**2 - aside**2)
+    assert saddle == pytest.approx(-ratio)
+
+
+def test_a_plane_that_is_not_finite_has_no_fit():
+    loss = np.add.outer(GRID**2, GRID**2)
+    loss[0, 0] = np.nan
+    assert math.isnan(fitted_anisotropy(GRID, GRID, loss))

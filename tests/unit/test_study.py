@@ -94,6 +94,15 @@ def test_points_are_merged_without_repetition(config):
     assert study.get_points(config, "mlp-128", "sgd", "flatness") == []
 
 
+def test_published_estimators_measure_ends_and_the_last_is_that_of_the_longest(config):
+    for experiment in config["experiments"].values():
+        experiment["stages"].append("published")
+    points = study.get_published_points(config, "mlp-128", "momentum")
+    assert points == ["epoch12", "epoch5", "final"]
+    assert study.get_last_point(points) == "final"
+    assert study.get_last_point(["epoch5", "epoch12", "init"]) == "epoch12"
+
+
 def test_a_shared_run_is_trained_for_as_long_as_the_longest_asks(config):
     assert study.get_epochs(config, "mlp-128", "momentum") == 20
     assert study.get_epochs(config, "mlp-32", "momentum") == 24
@@ -516,6 +525,11 @@ def test_components_need_snapshots(config):
 def test_landscapes_need_the_hessian(config):
     config["experiments"]["optimizer"]["stages"] = ["landscape"]
     refused(config, "experiments.optimizer.stages", "landscape without hessian", "both")
+
+
+def test_published_estimators_need_an_end_of_training(config):
+    config["experiments"]["optimizer"] |= {"stages": ["published"], "points": ["matched"]}
+    refused(config, "experiments.optimizer.points", "['matched']", "published", "final or epochN")
 
 
 def test_connectivity_needs_two_seeds(config):

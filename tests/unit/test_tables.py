@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lossgeo import pair_tables, store, tables
+from lossgeo import pair_tables, published_tables, store, tables
 from lossgeo.store import Group, Variable
 
 from .artefacts import (
@@ -41,6 +41,7 @@ MAKERS = {
     "invariance": lambda files: tables.invariance(files["flatness"]),
     "trajectory": lambda files: tables.trajectory(files["trajectory"]),
     "trajectory_path": lambda files: tables.trajectory_path(files["trajectory"]),
+    "published": lambda files: published_tables.published(files["published"]),
     "connectivity": lambda files: pair_tables.connectivity(files["pairs"]),
     "connectivity_path": lambda files: pair_tables.connectivity_path(files["pairs"]),
     "barriers": lambda files: pair_tables.barriers(files["pairs"], LIMITS),
@@ -66,11 +67,11 @@ def test_every_column_has_a_unit_and_a_description(made, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["trajectory", "trajectory_path", "connectivity", "connectivity_path"]
+    "name", ["trajectory", "trajectory_path", "published", "connectivity", "connectivity_path"]
 )
 def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
     """Stages that measured nothing give a table without rows, not an error."""
-    table = MAKERS[name]({"trajectory": [], "pairs": []})
+    table = MAKERS[name]({"trajectory": [], "published": [], "pairs": []})
     assert len(table) == 0
     assert len(table.columns)
     assert set(table.columns) <= set(tables.columns().index)
@@ -579,3 +580,39 @@ def test_a_fork_has_the_epochs_that_it_shares(made):
     lost = made["instability"].query("model == 'mlp-8' and seed == 2")
     assert (lost["status"] == "diverged").all()
     assert lost["barrier"].isna().all()
+
+
+SURFACES = [name for name in published_tables.NUMBERS if name.startswith(("plane", "line"))]
+
+
+def test_published_numbers_stand_beside_what_their_faults_amount_to(made, artefacts):
+    row = made["published"].query("model == 'cnn-2' and optimizer == 'momentum' and seed == 0")
+    (row,) = row.to_dict("records")
+    group = store.read(artefacts["published"][6], "final/eigenvalues")
+    values = group.variables["eigenvalue"].values
+    assert row["eigenvalue"] == pytest.approx(values.mean())
+    assert (row["eigenvalue_low"], row["eigenvalue_high"]) == (values.min(), values.max())
+    assert (row["split"], row["samples"], row["stopped"]) == ("test", 20, 2)
+    assert row["noise_rise"] == pytest.approx(2e-5)
+    assert row["noise_spread"] == pytest.approx(1e-5)
+    assert (row["plane_cosine"], row["plane_comb"], row["line_cosine"]) == (0.01, 3.0, 0.75)
+    assert row["line_start_rise"] == pytest.approx(5.2 * 1.25 - 0.2)
+    assert row["line_start_distance"] == 0.75
+    assert row["line_lowest_rise"] == pytest.approx(5.0)
+    assert row["line_range"] == pytest.approx(2.6 * 1.25)
+    assert row["pc1_r2"] == 0.99
+    assert row["pc1_range"] == pytest.approx(0.01 * (1.5**2 - (1.5 / 7) ** 2))
+
+
+def test_published_rows_are_there_for_every_run_and_empty_where_nothing_was_measured(made):
+    table = made["published"]
+    assert len(table) == len(RUNS)
+    lost = table["status"] != "ok"
+    assert table.loc[lost, list(published_tables.NUMBERS)].isna().all(axis=None)
+    ok = table[~lost]
+    assert ok[["eigenvalue", "noise_rise", "stopped"]].notna().all(axis=None)
+    assert ok.loc[ok["seed"] == 0, SURFACES].notna().all(axis=None)
+    assert ok.loc[ok["seed"] != 0, SURFACES].isna().all(axis=None)
+    assert set(map(tuple, ok.loc[ok["pc1_r2"].isna(), ["model", "seed"]].to_numpy())) == {
+        ("mlp-8", 1)
+    }

@@ -23,6 +23,7 @@ TABLES = (
     "invariance",
     "trajectory",
     "trajectory_path",
+    "published",
     "connectivity",
     "connectivity_path",
     "barriers",
@@ -224,7 +225,7 @@ def test_the_quick_config_covers_every_rule_of_the_study(fresh):
         return {line.split("\t")[2] for line in done.stdout.splitlines()[1:]}
 
     assert rules("config.quick.yaml") == rules("config.yaml")
-    assert len(rules("config.yaml")) == 30
+    assert len(rules("config.yaml")) == 31
 
 
 def test_the_study_of_width_and_time_is_planned_from_its_overlay(fresh):

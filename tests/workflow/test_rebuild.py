@@ -14,6 +14,7 @@ RUN_FILES = {
     "ladder": ("ladder.h5",),
     "landscape": ("landscape.h5",),
     "flatness": ("flatness.h5",),
+    "published": ("published.h5",),
 }
 
 

@@ -108,6 +108,19 @@ def get_point_section(wildcards, stage, **entries):
     )
 
 
+def get_published_section(wildcards):
+    """What the published estimators of a run depend on; its surfaces are those of few seeds."""
+    published = config["published"]
+    points = study.get_published_points(config, wildcards.model, wildcards.optimizer)
+    return get_probe_section(
+        wildcards.model,
+        points=points,
+        last=study.get_last_point(points),
+        landscape=int(wildcards.seed) in config["seeds"][: published["landscapes"]],
+        published={key: value for key, value in published.items() if key != "landscapes"},
+    )
+
+
 def get_data_files():
     """The four IDX files. Their digests are among the params, so their times do not matter."""
     return [ancient(f"{study.get_data_folder(config)}/{name}") for name in data.FILES]
@@ -228,6 +241,8 @@ def get_fork_section(wildcards):
 
 def get_table_module(wildcards):
     """Where the function of a table is."""
+    if wildcards.table == "published":
+        return "published_tables"
     return "pair_tables" if wildcards.table in PAIR_TABLES else "tables"
 
 

@@ -1,4 +1,4 @@
-REGISTRY = get_registry(config["claims"], [*MADE_FROM, "published", "parabola"])
+REGISTRY = get_registry(config["claims"], [*MADE_FROM, "parabola"])
 
 
 rule verdicts:

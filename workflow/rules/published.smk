@@ -1,0 +1,20 @@
+rule published:
+    input:
+        snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
+        data=get_data_files(),
+    output:
+        f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/published.h5",
+    log:
+        f"{RESULTS}/logs/published/{{model}}/{{optimizer}}/seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/published/{{model}}/{{optimizer}}/seed{{seed}}.tsv"
+    conda:
+        "../../envs/published.yaml"
+    threads: 1
+    params:
+        config=get_published_section,
+        code=lambda wildcards: get_code("published.py", wildcards.model),
+    message:
+        "published estimators of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
+    script:
+        "../../scripts/published.py"
