@@ -5,7 +5,7 @@ QUICK = --configfile config.quick.yaml
 BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: quick reproduce report test bench
+.PHONY: quick reproduce publish report test bench
 
 quick: .venv/.ready
 	$(SNAKEMAKE) $(QUICK)
@@ -13,6 +13,11 @@ quick: .venv/.ready
 
 reproduce: .venv/.ready
 	$(SNAKEMAKE)
+
+# docs/study and the README's answers, from the results of the full study
+publish: .venv/.ready
+	$(SNAKEMAKE) publish
+	.venv/bin/python docs/publish.py results/study
 
 report: .venv/.ready
 	.venv/bin/snakemake --report results/report.html

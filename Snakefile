@@ -40,6 +40,7 @@ include: "workflow/rules/connectivity.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/verdicts.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/publish.smk"
 
 
 localrules:

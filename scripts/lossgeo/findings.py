@@ -17,8 +17,9 @@ DIGITS = 3  # significant ones
 def render(template: Path | str, tables: Tables, registry: Mapping, run: Mapping) -> str:
     """The page of a study, as Markdown.
 
-    The template sees `claims` (rows of the table verdicts, with their endpoints), `endpoint` and
-    `verdict` by name, `mean` of a quantity, `registry`, and `run`: what was run on what. A number
+    The template sees `claims` (rows of the table verdicts, with their endpoints), whether it `has`
+    some, `endpoint` and `verdict` by name, `mean` of a quantity, `registry`, and `run`: what was run
+    on what. A number
     that the study does not have reads "no data".
     """
     environment = jinja2.Environment(
@@ -42,10 +43,14 @@ def render(template: Path | str, tables: Tables, registry: Mapping, run: Mapping
     def mean(quantity: str, cell: str, log: bool = True, **where) -> str:
         return mean_of(quantity, cell, where, registry, tables, log=log)
 
+    def has(*names: str) -> bool:
+        return set(names) <= set(verdicts["claim"])
+
     claims = [row | {"endpoints": of_claim(row["claim"])} for row in verdicts.to_dict("records")]
     return environment.from_string(Path(template).read_text()).render(
         arms=ARMS,
         claims=claims,
+        has=has,
         endpoint=endpoint,
         verdict=verdict,
         mean=mean,
