@@ -1,4 +1,4 @@
-"""Take a study's page into the repository: results/study to docs/study, its answers to the README."""
+"""Take a study's page into the repository: to docs/study, and its answers to the README."""
 
 import shutil
 import sys
