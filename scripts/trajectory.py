@@ -1,11 +1,14 @@
 """PCA of one run's snapshots, the surface on its plane, and what structureless paths would show."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
-from lossgeo import job, multilevel, probe, store, trajectory
-from lossgeo.numerics import make_deterministic, numpy_generator
-from lossgeo.objective import evaluate_many
+from lossgeo import directions, job, multilevel, probe, store, surface, trajectory
+from lossgeo.geometry import quadratic_r2
+from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
+from lossgeo.objective import Objective, evaluate_many
 from lossgeo.store import Group, Variable
 
 
@@ -110,6 +113,13 @@ def main(snakemake) -> None:
                 "interpolation_error": levels.interpolation_error,
             },
         )
+        groups["parabola"] = parabola(
+            objective,
+            torch.from_numpy(snapshots[-1]),
+            axes[0],
+            settings["parabola"],
+            identity["seed"],
+        )
         print(f"{len(snapshots)} snapshots; component 1 explains {pca.explained[0]:.3f}")
     probe.write(
         snakemake,
@@ -118,6 +128,41 @@ def main(snakemake) -> None:
         **probe.describe(objective, config["objective"]["split"]),
         status=status,
         components=components,
+    )
+
+
+def parabola(
+    objective: Objective,
+    theta: torch.Tensor,
+    pc1: torch.Tensor,
+    settings: Mapping,
+    seed: int,
+) -> Group:
+    """Lines through the last snapshot along PC1 and along random directions, all of unit norm.
+
+    And how much of each a parabola explains: by Taylor's theorem much of any line, if it is short.
+    """
+    alphas = surface.centred_grid(settings["distance"], settings["points"])
+    random = [
+        directions.random_direction(
+            theta, objective.layout, "none", generator=torch_generator("parabola", seed, index)
+        )
+        for index in range(settings["directions"])
+    ]
+    axes = [pc1, *(direction / direction.norm() for direction in random)]
+    losses = np.stack([surface.line(objective, theta, axis, alphas)["loss"] for axis in axes])
+    r2 = np.array([quadratic_r2(alphas, loss) for loss in losses])
+    explained = "R^2 of the parabola fitted to"
+    return Group(
+        {
+            "alpha": Variable(("alpha",), alphas, "1", "offset from the last snapshot"),
+            "loss_pc1": Variable(("alpha",), losses[0], "nats", "loss along component 1"),
+            "loss_random": Variable(
+                ("direction", "alpha"), losses[1:], "nats", "loss along random unit directions"
+            ),
+            "r2_pc1": Variable((), r2[0], "1", f"{explained} loss_pc1; NaN where it is flat"),
+            "r2_random": Variable(("direction",), r2[1:], "1", f"{explained} each loss_random"),
+        }
     )
 
 

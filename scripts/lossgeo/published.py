@@ -126,7 +126,7 @@ def pc1_line(
     theta is the last of the snapshots (S, P), and PC1 their first principal component of unit
     norm, centred: the leading right singular vector. The published snapshots are of whole epochs,
     without the initialisation. The fault: near a minimum the loss is a parabola along any direction
-    (Taylor), so that one along PC1 says nothing of PC1; `trajectory.parabola` has random directions
+    (Taylor), so that one along PC1 says nothing of PC1; the stage trajectory sets random directions
     beside it.
 
     Raises ValueError for fewer than three snapshots, or where they are all in one place.

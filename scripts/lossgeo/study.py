@@ -403,6 +403,7 @@ def _check_grids(config: Mapping) -> None:
         "landscape.lines.points": landscape["lines"]["points"],
         "landscape.planes.points": landscape["planes"]["points"],
         "landscape.eigenplane.points": landscape["eigenplane"]["points"],
+        "trajectory.parabola.points": config["trajectory"]["parabola"]["points"],
         "trajectory.plane.points": config["trajectory"]["plane"]["points"],
     }.items():
         if points % 2 == 0:

@@ -338,6 +338,29 @@ def trajectory_path(paths: Paths) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=MEASURED)
 
 
+def parabola(paths: Paths) -> pd.DataFrame:
+    """One row per run: how well a parabola fits the loss along PC1, and along random directions.
+
+    Directions along which the loss is flat to rounding have no R^2 and do not count.
+    """
+    rows = []
+    for path in paths:
+        row = _run(path) | {"status": store.attributes(path)["status"]}
+        if _has_pca(path):
+            found = store.read(path, "parabola", ("r2_pc1", "r2_random")).variables
+            along_pc1, random = float(found["r2_pc1"].values), found["r2_random"].values
+            random = random[np.isfinite(random)]
+            row |= {"r2_pc1": along_pc1, "directions": len(random)}
+            if len(random):
+                low, high = np.percentile(random, [2.5, 97.5])
+                row |= {"r2_random_mean": random.mean(), "r2_random_low": low}
+                row |= {"r2_random_high": high, "r2_difference": along_pc1 - random.mean()}
+        rows.append(row)
+    numbers = ("r2_pc1", "r2_random_mean", "r2_random_low", "r2_random_high", "r2_difference")
+    table = pd.DataFrame(rows, columns=[*MEASURED, "status", *numbers, "directions"])
+    return table.astype(dict.fromkeys(numbers, float) | {"directions": "Int64"})
+
+
 def columns() -> pd.DataFrame:
     """The unit and the description of every column, by its name: the file `columns.csv`."""
     file = Path(__file__).with_name("columns.csv")

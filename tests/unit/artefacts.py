@@ -422,7 +422,12 @@ def trajectory(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         "beta": Variable(("beta",), beta, "1", "offset along component 2"),
         **measured(("alpha", "beta"), loss),
     }
-    return {"pca": Group(variables), "plane": Group(plane)}
+    random = np.array([0.98, 0.97, 0.99, NAN if seed else 0.98])
+    parabola = {
+        "r2_pc1": Variable((), np.array(0.995), "1", "along PC1"),
+        "r2_random": Variable(("direction",), random, "1", "along random directions"),
+    }
+    return {"pca": Group(variables), "plane": Group(plane), "parabola": Group(parabola)}
 
 
 def published(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:

@@ -438,6 +438,7 @@ def test_published_epochs_are_not_for_factories(config):
         "landscape.planes.points",
         "landscape.eigenplane.points",
         "trajectory.plane.points",
+        "trajectory.parabola.points",
     ],
 )
 def test_a_grid_has_an_odd_number_of_points(config, key):

@@ -41,6 +41,7 @@ MAKERS = {
     "invariance": lambda files: tables.invariance(files["flatness"]),
     "trajectory": lambda files: tables.trajectory(files["trajectory"]),
     "trajectory_path": lambda files: tables.trajectory_path(files["trajectory"]),
+    "parabola": lambda files: tables.parabola(files["trajectory"]),
     "published": lambda files: published_tables.published(files["published"]),
     "connectivity": lambda files: pair_tables.connectivity(files["pairs"]),
     "connectivity_path": lambda files: pair_tables.connectivity_path(files["pairs"]),
@@ -67,7 +68,11 @@ def test_every_column_has_a_unit_and_a_description(made, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["trajectory", "trajectory_path", "published", "connectivity", "connectivity_path"]
+    "name",
+    [
+        *("trajectory", "trajectory_path", "parabola", "published"),
+        *("connectivity", "connectivity_path"),
+    ],
 )
 def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
     """Stages that measured nothing give a table without rows, not an error."""
@@ -80,7 +85,9 @@ def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
 MEASURED = ("eigenvalues", "curvature", "layers", "spectrum", "landscape", "flatness", "worst_case")
 
 
-@pytest.mark.parametrize("name", [*MEASURED, "invariance", "trajectory", "trajectory_path"])
+@pytest.mark.parametrize(
+    "name", [*MEASURED, "invariance", "trajectory", "trajectory_path", "parabola"]
+)
 def test_every_row_says_on_which_split_and_how_many_samples_it_was_measured(made, name):
     assert (made[name]["split"] == OBJECTIVE["split"]).all()
     assert (made[name]["samples"] == OBJECTIVE["samples"]).all()
@@ -616,3 +623,20 @@ def test_published_rows_are_there_for_every_run_and_empty_where_nothing_was_meas
     assert set(map(tuple, ok.loc[ok["pc1_r2"].isna(), ["model", "seed"]].to_numpy())) == {
         ("mlp-8", 1)
     }
+
+
+def test_a_parabola_along_pc1_stands_beside_those_along_random_directions(made):
+    table = made["parabola"].set_index(["model", "optimizer", "seed"])
+    row = table.loc["cnn-2", "momentum", 0]
+    assert row["r2_random_mean"] == pytest.approx(0.98)
+    assert row["r2_difference"] == pytest.approx(0.015)
+    assert 0.97 < row["r2_random_low"] < 0.98 < row["r2_random_high"] < 0.99
+    assert row["directions"] == 4
+    assert table.loc[("cnn-2", "momentum", 1), "directions"] == 3  # one is flat
+    lost = table[table["status"] != "ok"]
+    assert len(table) == len(RUNS)
+    assert (
+        lost.drop(columns=["status", "family", "width", "parameters", "split", "samples"])
+        .isna()
+        .all(axis=None)
+    )

@@ -23,6 +23,7 @@ TABLES = (
     "invariance",
     "trajectory",
     "trajectory_path",
+    "parabola",
     "published",
     "connectivity",
     "connectivity_path",
@@ -77,6 +78,22 @@ def test_sound_runs_have_no_gaps(tables):
     ladder = tables["ladder"].query("status == 'ok'")
     assert np.isfinite(ladder[["eigenvalue", "residual"]]).all(axis=None)
     assert ladder["converged"].all()
+    parabola = tables["parabola"].query("status == 'ok'")
+    assert len(parabola)
+    assert np.isfinite(parabola["r2_difference"]).all()
+    assert parabola["r2_pc1"].between(0, 1).all()
+
+
+def test_published_estimators_measure_ends_and_draw_surfaces_of_the_first_seed(tables):
+    published = tables["published"]
+    assert set(published["point"]) == {"epoch1", "final"}  # never matched
+    assert (published["split"] == "test").all()
+    ok = published.query("status == 'ok'")
+    assert np.isfinite(ok[["eigenvalue", "noise_rise", "noise_spread"]]).all(axis=None)
+    surfaces = ok.filter(regex="^(plane|line)_")
+    assert surfaces[ok["seed"] == 0].notna().all(axis=None)
+    assert surfaces[ok["seed"] == 1].isna().all(axis=None)
+    assert published.query("optimizer == 'wild'")["eigenvalue"].isna().all()
 
 
 def test_the_eigenplane_shows_the_eigenvalues(tables):

@@ -13,6 +13,7 @@ MADE_FROM = {
     "invariance": get_run_files("flatness.h5", "flatness"),
     "trajectory": get_run_files("trajectory.h5", "trajectory"),
     "trajectory_path": get_run_files("trajectory.h5", "trajectory"),
+    "parabola": get_run_files("trajectory.h5", "trajectory"),
     "published": get_run_files("published.h5", "published"),
     "connectivity": get_pair_files(study.get_pairs(config), "connectivity.h5"),
     "connectivity_path": get_pair_files(study.get_pairs(config), "connectivity.h5"),

@@ -1,4 +1,4 @@
-REGISTRY = get_registry(config["claims"], [*MADE_FROM, "parabola"])
+REGISTRY = get_registry(config["claims"], MADE_FROM)
 
 
 rule verdicts:
