@@ -163,7 +163,7 @@ def _row(name: str, arm: str, endpoint: Mapping, registry: Mapping, tables: Tabl
         "scaled_low": scaled[1],
         "scaled_high": scaled[2],
         "verdict": verdict_of_endpoint(found, side),
-        "remark": found.remark or _few(found),
+        "remark": found.remark or _few(found) or None,
     }
 
 
@@ -183,10 +183,10 @@ def _of_claim(name: str, claim: Mapping, found: Mapping[str, Sequence[Mapping]])
         "claim": name,
         "section": claim["section"],
         "statement": claim["statement"],
-        **{arm: verdict or "" for arm, verdict in arms.items()},
+        **arms,
         "verdict": verdict_of_claim(**arms),
         **_p_of_arm(found["corrected"], needs),
-        "remark": "; ".join(dict.fromkeys(remarks)),
+        "remark": "; ".join(dict.fromkeys(remarks)) or None,
     }
 
 

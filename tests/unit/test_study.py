@@ -773,7 +773,7 @@ def test_a_misspelt_word_for_epochs_is_told_what_is_possible():
             "optimizers/sgd/momentun",
             ["optimizers.sgd.momentun ", "unknown", "momentum", "nesterov"],
         ),
-        ("models/mlp-32/widht", ["models.mlp-32.widht ", "unknown", "family, width"]),
+        ("models/mlp-32/widht", ["models.mlp-32.widht ", "unknown", "family, seeds, width"]),
         ("experiments/optimizer/point", ["experiments.optimizer.point ", "unknown", "points"]),
     ],
 )

@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from lossgeo import pair_tables, published_tables, store, tables
+from lossgeo import pair_tables, published_tables, store, tables, verdicts
 from lossgeo.store import Group, Variable
 
 from .artefacts import (
@@ -49,7 +51,15 @@ MAKERS = {
     "similarity": lambda files: pair_tables.similarity(files["pairs"]),
     "alignment": lambda files: pair_tables.alignment(files["alignment"]),
     "instability": lambda files: pair_tables.instability(files["forks"], LIMITS),
+    "endpoints": lambda files: judged(files)[0],
+    "verdicts": lambda files: judged(files)[1],
 }
+
+
+def judged(files) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Our own claims, of which this study has next to no data."""
+    registry = yaml.safe_load((Path(__file__).parents[2] / "claims.yaml").read_text())
+    return verdicts.judge({"runs": MAKERS["runs"](files)}, registry)
 
 
 @pytest.fixture(scope="module")
