@@ -2,14 +2,18 @@
 PYTHON ?= python3
 CORES ?= all
 QUICK = --configfile config.quick.yaml
-BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling report
+BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling costs report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: quick reproduce publish report test bench
+.PHONY: quick estimate reproduce publish report test bench
 
 quick: .venv/.ready
 	$(SNAKEMAKE) $(QUICK)
 	.venv/bin/snakemake $(QUICK) --report results/quick/report.html
+
+# of another config: make estimate CONFIG="--configfile mine.yaml"
+estimate: .venv/.ready
+	$(SNAKEMAKE) --quiet all $(CONFIG) -- estimate
 
 reproduce: .venv/.ready
 	$(SNAKEMAKE)

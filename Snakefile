@@ -41,6 +41,7 @@ include: "workflow/rules/tables.smk"
 include: "workflow/rules/verdicts.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/publish.smk"
+include: "workflow/rules/estimate.smk"
 
 
 localrules:

@@ -1,0 +1,60 @@
+"""Print what a study will cost by rule, before it runs, and how well the last one was foreseen."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from lossgeo import costs
+
+FORMATS = {
+    "core_hours": "{:.3f}".format,
+    "longest_s": "{:.0f}".format,
+    "peak_mb": "{:.0f}".format,
+    "measured_core_hours": "{:.3f}".format,
+    "ratio": "{:.2f}".format,
+}
+
+
+def main(snakemake) -> None:
+    params = snakemake.params
+    asked = [costs.job(rule, name, section) for rule, name, section in params.jobs]
+    asked += [
+        {"rule": rule, "job": f"{number}", "family": "", "operations": 0.0}
+        for rule, count in params.others.items()
+        for number in range(count)
+    ]
+    results = Path(params.results)
+    # of other studies on this machine; the study's own jobs are what the estimate is held against
+    past = [costs.measured(folder) for folder in other_studies(results)]
+    rates = pd.read_csv(
+        params.committed, keep_default_na=False, na_values={"seconds_per_teraop": ""}
+    )
+    past = [jobs for jobs in past if len(jobs)]
+    if past:
+        here = costs.fit(pd.concat(past))
+        known = set(zip(here["rule"], here["family"], strict=True))
+        left = [cell not in known for cell in zip(rates["rule"], rates["family"], strict=True)]
+        rates = pd.concat([here, rates[left]])
+    expected = costs.expect(pd.DataFrame(asked), rates)
+    table = costs.summary(expected, costs.measured(results))
+    total = table.iloc[-1]["core_hours"]
+    cores = ", ".join(f"{total / n:.1f} h on {n}" for n in (1, 2, 8))
+    text = (
+        f"{table.to_string(index=False, formatters=FORMATS, na_rep='-')}\n\n"
+        f"expected: {total:.2f} core-hours, {cores} cores at best\n"
+        "done: jobs that are there; ratio: what these took, over what was expected of them\n"
+    )
+    print(text)
+    Path(snakemake.log[0]).write_text(text)
+
+
+def other_studies(results: Path) -> list[Path]:
+    """Folders of results beside this one, or in it, that have benchmark files."""
+    places = {
+        path.parent for root in (results, results.parent) for path in root.glob("*/benchmarks")
+    }
+    return sorted(places - {results})
+
+
+if __name__ == "__main__":
+    main(snakemake)
