@@ -15,6 +15,7 @@ from lossgeo import store, study
 from lossgeo.plots.panels import style_of
 from lossgeo.quadrature import cumulative_bounds
 from lossgeo.store import Group, Variable
+from lossgeo.verdicts import judge
 
 from .artefacts import MODELS, NAN
 from .test_tables import MAKERS
@@ -37,6 +38,8 @@ FIGURES = {  # and the module that draws them
     "widths": "widths",
     "taxonomy": "taxonomy",
     "trajectory": "trajectories",
+    "verdicts": "verdicts",
+    "forest": "forest",
 }
 FILES = {  # the files that a figure reads beside the tables
     "lines": "landscape",
@@ -89,13 +92,33 @@ EXPERIMENTS = {
 }
 
 
+REGISTRY = {
+    "smallest_effects": {"ratio": 1.25},
+    "quantities": {"x": {"table": "curvature", "column": "filter_curvature"}},
+    "claims": {
+        "width-lowers-curvature": {
+            "section": "1",
+            "statement": "Wider networks are flatter.",
+            "corrected": [
+                {"part": "MLP", "contrast": "ratio", "quantity": "x", "side": "below"}
+                | {"of": "mlp-8/momentum/final", "to": "mlp-4/momentum/final"},
+            ],
+            "controls": [
+                {"part": "diverged", "contrast": "ratio", "quantity": "x", "side": "below"}
+                | {"of": "mlp-8/wild/final", "to": "mlp-4/wild/final"},
+            ],
+        }
+    },
+}
+
+
 def read_back(files, folder) -> dict[str, pd.DataFrame]:
     """The tables as figures get them: from CSV."""
-    tables = {}
-    for name, make in MAKERS.items():
-        store.write_csv(make(files), folder / f"{name}.csv")
-        tables[name] = pd.read_csv(folder / f"{name}.csv")
-    return tables
+    made = {name: make(files) for name, make in MAKERS.items()}
+    made["endpoints"], made["verdicts"] = judge(made, REGISTRY)
+    for name, table in made.items():
+        store.write_csv(table, folder / f"{name}.csv")
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in made}
 
 
 @pytest.fixture(scope="module")
