@@ -12,9 +12,10 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.text import Text
 
 from lossgeo import store, study
-from lossgeo.plots.panels import style_of
+from lossgeo.plots.panels import seeds_note, style_of
 from lossgeo.quadrature import cumulative_bounds
 from lossgeo.store import Group, Variable
+from lossgeo.verdicts import judge
 
 from .artefacts import MODELS, NAN
 from .test_tables import MAKERS
@@ -37,6 +38,8 @@ FIGURES = {  # and the module that draws them
     "widths": "widths",
     "taxonomy": "taxonomy",
     "trajectory": "trajectories",
+    "verdicts": "verdicts",
+    "forest": "forest",
 }
 FILES = {  # the files that a figure reads beside the tables
     "lines": "landscape",
@@ -89,13 +92,33 @@ EXPERIMENTS = {
 }
 
 
+REGISTRY = {
+    "smallest_effects": {"ratio": 1.25},
+    "quantities": {"x": {"table": "curvature", "column": "filter_curvature"}},
+    "claims": {
+        "width-lowers-curvature": {
+            "section": "1",
+            "statement": "Wider networks are flatter.",
+            "corrected": [
+                {"part": "MLP", "contrast": "ratio", "quantity": "x", "side": "below"}
+                | {"of": "mlp-8/momentum/final", "to": "mlp-4/momentum/final"},
+            ],
+            "controls": [
+                {"part": "diverged", "contrast": "ratio", "quantity": "x", "side": "below"}
+                | {"of": "mlp-8/wild/final", "to": "mlp-4/wild/final"},
+            ],
+        }
+    },
+}
+
+
 def read_back(files, folder) -> dict[str, pd.DataFrame]:
     """The tables as figures get them: from CSV."""
-    tables = {}
-    for name, make in MAKERS.items():
-        store.write_csv(make(files), folder / f"{name}.csv")
-        tables[name] = pd.read_csv(folder / f"{name}.csv")
-    return tables
+    made = {name: make(files) for name, make in MAKERS.items()}
+    made["endpoints"], made["verdicts"] = judge(made, REGISTRY)
+    for name, table in made.items():
+        store.write_csv(table, folder / f"{name}.csv")
+    return {name: pd.read_csv(folder / f"{name}.csv") for name in made}
 
 
 @pytest.fixture(scope="module")
@@ -341,6 +364,8 @@ def test_a_users_model_without_a_width_is_drawn_beside_the_others(tables, artefa
     """Then the axis is the optimizer, not the width."""
     own = {
         name: table.assign(width=table["width"].where(table["model"] != "mlp-8", -1))
+        if "width" in table
+        else table
         for name, table in tables.items()
     }
     figure = draw("eigenvalues", own, artefacts, "architecture")
@@ -979,7 +1004,39 @@ def test_a_path_that_is_not_finite_all_the_way_is_in_no_mean(tables, artefacts):
 def test_figures_of_pairs_say_how_many_pairs_their_means_are_of(tables, artefacts, name):
     text = words(draw(name, tables, artefacts, "architecture"))
     expected = {"connectivity": "disjoint pairs of seeds per model: 2"}
-    assert expected.get(name, "95 % t interval, cut at 0, over 2 disjoint pairs of seeds") in text
+    mean = "95 % t interval, cut at 0, over 1 to 2 disjoint pairs of seeds (none of a single one)"
+    assert expected.get(name, mean) in text
+
+
+def with_seeds(table: pd.DataFrame, counts: dict[str, int]) -> pd.DataFrame:
+    """The table with so many seeds of these models: copies of the first."""
+    parts = [table[~table["model"].isin(counts)]]
+    for model, count in counts.items():
+        first = table[(table["model"] == model) & (table["seed"] == 0)]
+        parts += [first.assign(seed=seed) for seed in range(count)]
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("name", ["training", "eigenvalues", "ladder", "flatness", "spectra"])
+def test_models_with_different_numbers_of_seeds_are_said_to_have_them(tables, artefacts, name):
+    """Wide networks are dear: mlp-4 has ten, mlp-8 five, cnn-2 three."""
+    some = {
+        key: with_seeds(table, {"mlp-4": 10, "mlp-8": 5, "cnn-2": 3}) if "seed" in table else table
+        for key, table in tables.items()
+    }
+    text = words(draw(name, some, artefacts, "architecture"))
+    assert "over 3 to 10 seeds" in text
+    assert "over 10 seeds" not in text
+
+
+def test_an_interval_of_two_seeds_among_more_is_said_to_be_a_range():
+    rows = pd.DataFrame({"model": list("aaabb"), "optimizer": "sgd", "seed": [0, 1, 2, 0, 1]})
+    assert "95 % t interval (range, where two are left) over 2 to 3 seeds" in seeds_note(
+        rows, STYLE
+    )
+    assert "range over 2 seeds" in seeds_note(rows[3:], STYLE)
+    assert "95 % t interval over 3 seeds" in seeds_note(rows[:3], STYLE)
+    assert seeds_note(rows[:1], STYLE) == "One seed: no interval."
 
 
 @pytest.mark.parametrize("name", ["barriers", "widths"])
@@ -1256,8 +1313,8 @@ def test_a_taxonomy_of_one_run_has_an_axis(tables, artefacts):
 
 def test_the_taxonomy_names_what_its_eigenvalues_are_means_of(tables, artefacts):
     text = words(draw("taxonomy", tables, artefacts, "architecture"))
-    assert "Eigenvalues: Geometric mean and 95 % t interval" in text
-    assert "over 3 seeds" in text
+    assert "Eigenvalues: Geometric mean and 95 % t interval (range, where two are left)" in text
+    assert "over 2 to 3 seeds" in text
 
 
 @pytest.mark.parametrize("name", ["taxonomy", "widths"])

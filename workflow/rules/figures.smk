@@ -50,37 +50,42 @@ for figure, (family, stage, tables, run_file) in FIGURES.items():
             "../../scripts/figure.py"
 
 
-rule figure_taxonomy:
-    input:
-        tables=expand(
-            f"{RESULTS}/tables/{{table}}.csv", table=["eigenvalues", "barriers", "similarity"]
-        ),
-    output:
-        pdf=f"{RESULTS}/figures/taxonomy.pdf",
-        png=report(
-            f"{RESULTS}/figures/taxonomy.png",
-            category="study",
-            labels={"figure": "taxonomy"},
-            caption="../report/taxonomy.rst",
-        ),
-    log:
-        f"{RESULTS}/logs/figure/taxonomy.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/figure/taxonomy.tsv"
-    conda:
-        "../../envs/figures.yaml"
-    params:
-        config=get_section(
-            figure="taxonomy",
-            experiment=study.get_taxonomy(config),
-            style=config["figures"],
-        ),
-        family="taxonomy",
-        code=get_code("figure.py", module="lossgeo.plots.taxonomy"),
-    message:
-        "figure taxonomy of all experiments"
-    script:
-        "../../scripts/figure.py"
+# figure of the whole study -> its module of lossgeo.plots, the tables that it reads, what it shows
+STUDY_FIGURES = {
+    "taxonomy": ("taxonomy", ["eigenvalues", "barriers", "similarity"], study.get_taxonomy(config)),
+    "verdicts": ("verdicts", ["verdicts"], {}),
+    "forest": ("forest", ["endpoints", "verdicts"], {}),
+}
+
+for figure, (family, tables, shown) in STUDY_FIGURES.items():
+
+    rule:
+        name:
+            f"figure_{figure}"
+        input:
+            tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=tables),
+        output:
+            pdf=f"{RESULTS}/figures/{figure}.pdf",
+            png=report(
+                f"{RESULTS}/figures/{figure}.png",
+                category="study" if figure == "taxonomy" else "Verdicts",
+                labels={"figure": figure},
+                caption=f"../report/{figure}.rst",
+            ),
+        log:
+            f"{RESULTS}/logs/figure/{figure}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/figure/{figure}.tsv"
+        conda:
+            "../../envs/figures.yaml"
+        params:
+            config=get_section(figure=figure, experiment=shown, style=config["figures"]),
+            family=family,
+            code=get_code("figure.py", module=f"lossgeo.plots.{family}"),
+        message:
+            f"figure {figure} of the whole study"
+        script:
+            "../../scripts/figure.py"
 
 
 rule figures:
@@ -93,4 +98,9 @@ rule figures:
             if figure != "widths" or len(experiment["optimizers"]) == 1
             for format in ("pdf", "png")
         ],
-        expand(rules.figure_taxonomy.output if study.get_taxonomy(config)["cells"] else []),
+        [
+            f"{RESULTS}/figures/{figure}.{format}"
+            for figure in STUDY_FIGURES
+            if figure != "taxonomy" or study.get_taxonomy(config)["cells"]
+            for format in ("pdf", "png")
+        ],

@@ -275,19 +275,35 @@ def write_on(axis: Axes, text: str) -> None:
     )
 
 
+def span(counts: Sequence[int]) -> str:
+    """What counts are, where they are the same; else from the smallest to the largest."""
+    low, high = (int(end) for end in (min(counts, default=0), max(counts, default=0)))
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def seeds_of(frame: pd.DataFrame) -> pd.Series:
+    """How many seeds each model and optimizer has."""
+    return frame.groupby(["model", "optimizer"])["seed"].nunique()
+
+
 def seeds_note(frame: pd.DataFrame, style: Mapping, *, log: bool = False) -> str:
-    """What the mean is, and what its interval is of and contains; with `log` it is geometric."""
-    seeds = frame["seed"].nunique()
-    if seeds < 2:
+    """What the mean is, and what its interval is of and contains; with `log` it is geometric.
+
+    Models can have different numbers of seeds: the note has the fewest and the most.
+    """
+    seeds = seeds_of(frame)
+    if max(seeds, default=0) < 2:
         return "One seed: no interval."
-    kind = f"{100 * style['confidence']:g} % t interval" if seeds > 2 else "range"
-    if seeds > 2 and "status" in frame:
-        names = [name for name in ("model", "optimizer", "point") if name in frame]
-        left = frame[frame["status"] == "ok"].groupby(names)["seed"].nunique()
-        kind += " (range, where two are left)" if (left == 2).any() else ""
+    kind = f"{100 * style['confidence']:g} % t interval" if seeds.max() > 2 else "range"
+    if seeds.max() > 2:
+        left = [seeds]
+        if "status" in frame:
+            names = [name for name in ("model", "optimizer", "point") if name in frame]
+            left.append(frame[frame["status"] == "ok"].groupby(names)["seed"].nunique())
+        kind += " (range, where two are left)" if (pd.concat(left) == 2).any() else ""
     return (
-        f"{'Geometric mean' if log else 'Mean'} and {kind} over {seeds} seeds: each has its own "
-        "initialisation, order of the data and samples."
+        f"{'Geometric mean' if log else 'Mean'} and {kind} over {span(seeds)} seeds: each has its "
+        "own initialisation, order of the data and samples."
     )
 
 

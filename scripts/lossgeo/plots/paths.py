@@ -24,6 +24,7 @@ from lossgeo.plots.panels import (
     contours,
     loss_norm,
     plain_log,
+    span,
     with_note,
 )
 from lossgeo.plots.rungs import (
@@ -77,7 +78,7 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
     figure.legend(handles, names, loc="outside upper center", ncols=3)
     pairs = path.groupby(["model", "optimizer"]).apply(lambda rows: pair_names(rows).nunique())
     note = (
-        f"At {points_of(path)}; disjoint pairs of seeds per model: {pairs.max()}. Thin: single "
+        f"At {points_of(path)}; disjoint pairs of seeds per model: {span(pairs)}. Thin: single "
         "pairs, on the samples of their first seed; thick: their mean. Number: barrier on "
         "the train split (nats), the mean over pairs of each one's highest rise above the chord "
         "between its ends."

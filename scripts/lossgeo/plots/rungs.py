@@ -23,6 +23,7 @@ from lossgeo.plots.panels import (
     in_order,
     rows_at,
     rows_of,
+    span,
 )
 
 RUNGS = {
@@ -112,12 +113,13 @@ def barrier_ticks(axis: Axis, linear: float) -> None:
 
 def pairs_note(barriers: pd.DataFrame) -> str:
     """What the mean is, and what its interval is of."""
-    most = int(barriers["pairs"].max())
-    if most < 2:
+    pairs = barriers.loc[barriers["pairs"] > 0, "pairs"]
+    if max(pairs, default=0) < 2:
         return "One pair of seeds: no interval."
-    some = barriers["pairs"].between(1, most - 1).any()
-    fewer = " (fewer where some are missing)" if some else ""
-    return f"Mean and 95 % t interval, cut at 0, over {most} disjoint pairs of seeds{fewer}."
+    single = " (none of a single one)" if (pairs == 1).any() else ""
+    return (
+        f"Mean and 95 % t interval, cut at 0, over {span(pairs)} disjoint pairs of seeds{single}."
+    )
 
 
 def missing_note(rows: pd.DataFrame, experiment: Mapping) -> str:

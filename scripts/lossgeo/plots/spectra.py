@@ -24,6 +24,8 @@ from lossgeo.plots.panels import (
     rows_at,
     rows_of,
     seeds_note,
+    seeds_of,
+    span,
     title_and_legend,
     with_note,
 )
@@ -85,7 +87,7 @@ def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -
     axes[1, 0].set_ylabel("eigenvalues beyond λ")
     probes = nodes.groupby("seed")["probe"].nunique().max()
     note = (
-        f"At {point}; mean over {nodes['seed'].nunique()} seeds, probes of each: {probes}. Top: "
+        f"At {point}; mean over {span(seeds_of(nodes))} seeds, probes of each: {probes}. Top: "
         f"smoothed by a Gaussian of width {DENSITY_WIDTH:g} in asinh(λ / {LINEAR:g}); ticks: "
         "converged eigenvalues. Bottom: number above λ > 0 and below λ < 0; bands: "
         "Chebyshev-Markov-Stieltjes bounds, which hold for the probes' own spectra; a probe "

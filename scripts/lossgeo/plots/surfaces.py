@@ -24,6 +24,8 @@ from lossgeo.plots.panels import (
     plain_log,
     rows_of,
     run_of,
+    seeds_of,
+    span,
     title_and_legend,
     with_note,
     write_on,
@@ -62,7 +64,7 @@ def lines(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
     axes[0, 0].set_ylabel("loss (nats)")
     directions = frame["index"].nunique()
     note = (
-        f"At {point}; {directions} directions for each of {frame['seed'].nunique()} seeds. Thin: "
+        f"At {point}; {directions} directions for each of {span(seeds_of(frame))} seeds. Thin: "
         "single lines, seeds with samples of their own; thick: their arithmetic mean."
     )
     return with_note(figure, style, note)

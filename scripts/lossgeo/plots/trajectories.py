@@ -19,6 +19,8 @@ from lossgeo.plots.panels import (
     loss_norm,
     plain_log,
     rows_of,
+    seeds_of,
+    span,
     with_note,
     write_on,
 )
@@ -79,7 +81,7 @@ def trajectory(tables: Tables, files: Files, experiment: Mapping, style: Mapping
     for axis in axes[(1, 3), -1]:
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     note = (
-        f"First three rows: first seed. Last row: {explained['seed'].nunique()} seeds; bands: "
+        f"First three rows: first seed. Last row: {span(seeds_of(explained))} seeds; bands: "
         "central 95 % of null trajectories,\nall of the run's step lengths. Drift: also its mean "
         "cosine of steps; shuffled: its own steps; stationary: its mean cosine at every lag."
     )
