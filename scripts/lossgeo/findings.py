@@ -25,7 +25,8 @@ def render(template: Path | str, tables: Tables, registry: Mapping, run: Mapping
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     environment.filters |= {"number": number, "shown": shown, "cell": cell, "percent": percent}
-    endpoints, verdicts = tables["endpoints"], tables["verdicts"].fillna("")
+    endpoints, verdicts = tables["endpoints"], tables["verdicts"]
+    verdicts = verdicts.astype(object).where(verdicts.notna(), "")
     rows = endpoints.to_dict("records")
 
     def of_claim(claim: str) -> list[dict]:
