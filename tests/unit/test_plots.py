@@ -40,13 +40,15 @@ FIGURES = {  # and the module that draws them
     "trajectory": "trajectories",
     "verdicts": "verdicts",
     "forest": "forest",
+    "published": "published",
 }
 FILES = {  # the files that a figure reads beside the tables
-    "lines": "landscape",
-    "planes": "landscape",
-    "surfaces": "landscape",
-    "trajectory": "trajectory",
-    "pair_planes": "planes",
+    "lines": ["landscape"],
+    "planes": ["landscape"],
+    "surfaces": ["landscape"],
+    "trajectory": ["trajectory"],
+    "published": ["published", "landscape"],
+    "pair_planes": ["planes"],
 }
 CONFIG = {  # the part of a config that figures are told of
     "models": {name: {"family": f, "width": w} for name, (f, w, _) in MODELS.items()},
@@ -135,7 +137,8 @@ def draw(name, tables, artefacts, experiment, style=STYLE, **changes):
     experiment = EXPERIMENTS[experiment] | changes
     wanted = [
         path
-        for path in artefacts.get(FILES.get(name), [])
+        for stage in FILES.get(name, [])
+        for path in artefacts[stage]
         if path.parts[-4] in experiment["models"] and path.parts[-3] in experiment["optimizers"]
     ]
     return figure_of(name, tables, wanted, experiment, style)
@@ -1386,3 +1389,67 @@ def test_a_plane_that_is_missing_says_why(tables, artefacts):
         "three minima": [[], ["not reached"], ["needs three seeds"]],
         "three aligned minima": [[], ["not reached"], ["needs three seeds"]],
     }
+
+
+# What was published
+
+
+def stars(axis) -> list[tuple[float, float]]:
+    return [
+        tuple(point)
+        for line in axis.lines
+        if line.get_marker() == "*"
+        for point in line.get_xydata()
+    ]
+
+
+def test_the_ladder_shows_what_was_published_at_the_size_of_its_batches(tables, artefacts):
+    """The geometric mean over seeds, at the 20 samples of a batch; and the range as its bar."""
+    values = tables["published"].query("model == 'mlp-4' and optimizer == 'momentum'")
+    values = values["eigenvalue"]
+    figure = draw("ladder", tables, artefacts, "small")
+    axis = panel(figure, "MLP at final")
+    ((samples, value),) = stars(axis)
+    assert samples == 20
+    assert value == pytest.approx(np.exp(np.log(values).mean()))
+    ends = [
+        path.vertices[:, 1]
+        for bars in axis.collections
+        if isinstance(bars, LineCollection)
+        for path in bars.get_paths()
+    ]
+    assert any(np.allclose(sorted(y), [values.min(), values.max()]) for y in ends)
+    assert "published estimator" in words(figure)
+
+
+def test_the_ladder_is_drawn_in_a_study_that_measures_nothing_published(tables, artefacts):
+    without = {name: table for name, table in tables.items() if name != "published"}
+    figure = draw("ladder", without, artefacts, "architecture")
+    assert not any(map(stars, figure.axes))
+    assert "published" not in words(figure)
+
+
+def test_published_surfaces_say_what_is_wrong_with_them(tables, artefacts):
+    figure = draw("published", tables, artefacts, "architecture")
+    text = words(figure)
+    assert text.count("comb: 3 × as rough") == 3
+    assert "reaches ±0.33 ‖θ‖" in text
+    assert "starts (dots) 0.5 to 1 ‖θ‖ away from θ" in text
+    lines = figure.axes[2]
+    starts = lines.collections[0].get_offsets()
+    np.testing.assert_allclose(starts[:, 0], -1.5)
+    np.testing.assert_allclose(starts[:, 1], [5.2, 7.8])
+    assert 0.2 in [line.get_ydata()[0] for line in lines.lines]  # the minimum: on none of them
+
+
+def test_published_surfaces_that_are_not_there_leave_panels_with_a_reason(tables, artefacts):
+    text = words(draw("published", tables, artefacts, "diverged"))
+    assert text.count("diverged") == 4
+    experiment = EXPERIMENTS["small"]
+    later = [
+        path
+        for stage in ("published", "landscape")
+        for path in artefacts[stage]
+        if path.parts[-4:-1] == ("mlp-4", "momentum", "seed1")
+    ]
+    assert words(figure_of("published", tables, later, experiment)).count("not drawn") == 2

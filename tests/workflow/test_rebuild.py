@@ -37,7 +37,7 @@ def test_touched_files_rerun_nothing(copy):
 def test_a_figure_style_redraws_figures_only(copy):
     edit_config(copy, lambda config: config["figures"].update(font_size=9))
     plan = planned(copy)
-    assert sum(map(len, plan.values())) == 58
+    assert sum(map(len, plan.values())) == 62
     assert all(map(is_figure, plan))
 
 
@@ -153,6 +153,15 @@ def test_a_change_of_the_ladder_reruns_the_ladder_and_what_is_made_of_it(copy, c
         for experiment in ("architecture", "optimizer")
         for format in ("pdf", "png")
     }
+
+
+def test_published_surfaces_of_one_more_seed_leave_the_other_seeds_as_they_are(copy):
+    edit_config(copy, lambda config: config["published"].update(landscapes=2))
+    plan = planned(copy)
+    assert plan.keys() == {"published", "table", "dictionary", "figure_published", "figure_ladder"}
+    assert len(plan["published"]) == 4
+    assert all("/seed1/" in file for file in plan["published"])
+    assert plan["table"] == {"tables/published.csv"}
 
 
 PATHS = {"connectivity", "table", "dictionary", "figure_connectivity", "figure_barriers"}

@@ -261,30 +261,46 @@ def get_train_section(wildcards):
     return get_probe_section(model, **entries)
 
 
-def get_experiment_files(wildcards, file):
-    """`file` of every run of an experiment; none for figures that read tables alone."""
+def get_experiment_files(wildcards, files):
+    """These files of every run of an experiment; none for figures that read tables alone."""
     experiment = config["experiments"][wildcards.experiment]
-    if file == "planes.h5":
+    if files == ["planes.h5"]:
         pairs = study.get_planes(config)
         shown = [
             pair
             for pair in pairs
             if pair.model in experiment["models"] and pair.optimizer in experiment["optimizers"]
         ]
-        return get_pair_files(shown, file)
+        return get_pair_files(shown, *files)
     return [
         f"{RESULTS}/runs/{model}/{optimizer}/seed{seed}/{file}"
         for model in experiment["models"]
         for optimizer in experiment["optimizers"]
         for seed in study.get_seeds(config, model)
-        if file
+        for file in files
     ]
 
 
-def get_figure_section(wildcards, figure, stage):
+def get_figure_tables(figure):
+    """The tables that a figure reads; the ladder shows what was published where that is measured."""
+    tables = FIGURES[figure][2]
+    if figure == "ladder" and "published" in TABLES:
+        tables = [*tables, "published"]
+    return expand(f"{RESULTS}/tables/{{table}}.csv", table=tables)
+
+
+def is_drawn(figure, experiment):
+    """Whether an experiment has the stages and the runs that a figure shows."""
+    stages = FIGURES[figure][1]
+    return set(stages) <= set(experiment["stages"]) and (
+        figure != "widths" or len(experiment["optimizers"]) == 1
+    )
+
+
+def get_figure_section(wildcards, figure, stages):
     """What a figure shows, and in which style."""
     shown = study.get_shown(config, wildcards.experiment)
-    if stage in ("connectivity", "instability"):
+    if {"connectivity", "instability"} & set(stages):
         shown["connected_points"] = study.get_shown_points(config, wildcards.experiment)
     return get_section(figure=figure, experiment=shown, style=config["figures"])
 

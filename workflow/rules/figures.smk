@@ -1,31 +1,37 @@
-# figure -> its module of lossgeo.plots, the stage that an experiment must have, the tables and the
-# run files that it reads
+# figure -> its module of lossgeo.plots, the stages that an experiment must have, the tables and
+# the run files that it reads
 FIGURES = {
-    "training": ("training", None, ["history"], None),
-    "lines": ("surfaces", "landscape", [], "landscape.h5"),
-    "planes": ("surfaces", "landscape", [], "landscape.h5"),
-    "surfaces": ("surfaces", "landscape", [], "landscape.h5"),
-    "spectra": ("spectra", "hessian", ["spectrum", "eigenvalues"], None),
-    "eigenvalues": ("spectra", "hessian", ["eigenvalues", "curvature"], None),
-    "ladder": ("spectra", "ladder", ["ladder"], None),
-    "flatness": ("flatness", "flatness", ["flatness"], None),
-    "invariance": ("flatness", "flatness", ["invariance"], None),
-    "connectivity": ("paths", "connectivity", ["connectivity_path"], None),
-    "barriers": ("barriers", "connectivity", ["connectivity", "barriers"], None),
-    "widths": ("widths", "connectivity", ["connectivity", "barriers"], None),
-    "pair_planes": ("paths", "connectivity", [], "planes.h5"),
-    "instability": ("barriers", "instability", ["instability"], None),
-    "trajectory": ("trajectories", "trajectory", ["trajectory"], "trajectory.h5"),
+    "training": ("training", [], ["history"], []),
+    "lines": ("surfaces", ["landscape"], [], ["landscape.h5"]),
+    "planes": ("surfaces", ["landscape"], [], ["landscape.h5"]),
+    "surfaces": ("surfaces", ["landscape"], [], ["landscape.h5"]),
+    "spectra": ("spectra", ["hessian"], ["spectrum", "eigenvalues"], []),
+    "eigenvalues": ("spectra", ["hessian"], ["eigenvalues", "curvature"], []),
+    "ladder": ("spectra", ["ladder"], ["ladder"], []),
+    "flatness": ("flatness", ["flatness"], ["flatness"], []),
+    "invariance": ("flatness", ["flatness"], ["invariance"], []),
+    "connectivity": ("paths", ["connectivity"], ["connectivity_path"], []),
+    "barriers": ("barriers", ["connectivity"], ["connectivity", "barriers"], []),
+    "widths": ("widths", ["connectivity"], ["connectivity", "barriers"], []),
+    "pair_planes": ("paths", ["connectivity"], [], ["planes.h5"]),
+    "instability": ("barriers", ["instability"], ["instability"], []),
+    "trajectory": ("trajectories", ["trajectory"], ["trajectory"], ["trajectory.h5"]),
+    "published": (
+        "published",
+        ["published", "landscape"],
+        [],
+        ["published.h5", "landscape.h5"],
+    ),
 }
 
-for figure, (family, stage, tables, run_file) in FIGURES.items():
+for figure, (family, stages, _, run_files) in FIGURES.items():
 
     rule:
         name:
             f"figure_{figure}"
         input:
-            tables=expand(f"{RESULTS}/tables/{{table}}.csv", table=tables),
-            files=partial(get_experiment_files, file=run_file),
+            tables=get_figure_tables(figure),
+            files=partial(get_experiment_files, files=run_files),
         output:
             pdf=f"{RESULTS}/figures/{{experiment}}/{figure}.pdf",
             png=report(
@@ -41,7 +47,7 @@ for figure, (family, stage, tables, run_file) in FIGURES.items():
         conda:
             "../../envs/figures.yaml"
         params:
-            config=partial(get_figure_section, figure=figure, stage=stage),
+            config=partial(get_figure_section, figure=figure, stages=stages),
             family=family,
             code=get_code("figure.py", module=f"lossgeo.plots.{family}"),
         message:
@@ -93,9 +99,8 @@ rule figures:
         [
             f"{RESULTS}/figures/{name}/{figure}.{format}"
             for name, experiment in config["experiments"].items()
-            for figure, (_, stage, *_) in FIGURES.items()
-            if stage is None or stage in experiment["stages"]
-            if figure != "widths" or len(experiment["optimizers"]) == 1
+            for figure in FIGURES
+            if is_drawn(figure, experiment)
             for format in ("pdf", "png")
         ],
         [

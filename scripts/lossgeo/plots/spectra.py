@@ -259,6 +259,7 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     """Largest eigenvalue against the number of samples it is measured on."""
     frame = rows_of(tables["ladder"], experiment)
     frame = frame[frame["rank"] == 1]
+    published = tables.get("published", frame.iloc[:0])
     points = [p for p in experiment["points"] if p in set(frame["point"])]
     panels = {point: panels_of(rows_at(frame, point), experiment) for point in points}
     columns = max(map(len, panels.values()))
@@ -288,6 +289,8 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
                     continue
                 axis.plot(mean.index, mean["mean"], "-", color=colour, label=label)
                 axis.fill_between(mean.index, mean["low"], mean["high"], color=colour, alpha=0.15)
+                runs = rows[["model", "optimizer"]].drop_duplicates()
+                _published(axis, rows_at(published.merge(runs), point), beside, colour)
             axis.xaxis.set_major_locator(FixedLocator(sorted(frame["samples"].unique())))
             axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
             axis.xaxis.set_minor_locator(NullLocator())
@@ -307,7 +310,32 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
         "and optimizers of a seed; bars: standard error over samples; hollow: not converged, not "
         "in the mean. " + seeds_note(frame, style, log=True)
     )
+    if len(rows_of(published, experiment)):
+        note += (
+            " Stars: the published estimator on test mini-batches of that size; geometric mean and "
+            "range over seeds."
+        )
     return with_note(figure, style, note)
+
+
+def _published(axis: Axes, rows: pd.DataFrame, beside: float, colour: str) -> None:
+    """The published estimator: a star at the size of its batches, with its range over seeds."""
+    values = rows["eigenvalue"].to_numpy()
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values):
+        centre = np.exp(np.log(values).mean())
+        axis.errorbar(
+            beside * rows["samples"].iloc[0],
+            centre,
+            np.abs([[values.min() - centre], [values.max() - centre]]),
+            fmt="*",
+            color=colour,
+            mec="black",
+            mew=0.4,
+            ms=7,
+            elinewidth=1,
+            zorder=3,
+        )
 
 
 def _estimates(
