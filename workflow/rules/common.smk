@@ -271,3 +271,15 @@ def get_figure_section(wildcards, figure, stage):
     if stage in ("connectivity", "instability"):
         shown["connected_points"] = study.get_shown_points(config, wildcards.experiment)
     return get_section(figure=figure, experiment=shown, style=config["figures"])
+
+
+def is_about(figure, name):
+    """Whether an experiment has what a figure is about, beside the stage that it needs."""
+    experiment = config["experiments"][name]
+    if figure == "widths":
+        return len(experiment["optimizers"]) == 1
+    if figure == "curvature_by_width":
+        return study.is_of_widths(config, name)
+    if figure == "correlations":  # with what is known of the end of training
+        return experiment["points"][-1] == "final"
+    return True

@@ -2,11 +2,14 @@
 # run files that it reads
 FIGURES = {
     "training": ("training", None, ["history"], None),
+    "steps": ("speed", None, ["runs"], None),
     "lines": ("surfaces", "landscape", [], "landscape.h5"),
     "planes": ("surfaces", "landscape", [], "landscape.h5"),
     "surfaces": ("surfaces", "landscape", [], "landscape.h5"),
     "spectra": ("spectra", "hessian", ["spectrum", "eigenvalues"], None),
     "eigenvalues": ("spectra", "hessian", ["eigenvalues", "curvature"], None),
+    "correlations": ("correlations", "hessian", ["runs", "eigenvalues", "curvature"], None),
+    "curvature_by_width": ("scaling", "hessian", ["eigenvalues", "curvature"], None),
     "ladder": ("spectra", "ladder", ["ladder"], None),
     "flatness": ("flatness", "flatness", ["flatness"], None),
     "invariance": ("flatness", "flatness", ["invariance"], None),
@@ -95,7 +98,7 @@ rule figures:
             for name, experiment in config["experiments"].items()
             for figure, (_, stage, *_) in FIGURES.items()
             if stage is None or stage in experiment["stages"]
-            if figure != "widths" or len(experiment["optimizers"]) == 1
+            if is_about(figure, name)
             for format in ("pdf", "png")
         ],
         [
