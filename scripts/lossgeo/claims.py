@@ -16,7 +16,14 @@ from scipy import stats
 
 from lossgeo.prediction import leave_one_out_gain
 from lossgeo.registry import EFFECTS
-from lossgeo.statistics import Effect, cluster_effect, mean_effect, range_effect, share_effect
+from lossgeo.statistics import (
+    Effect,
+    cluster_effect,
+    kendall_tau,
+    mean_effect,
+    range_effect,
+    share_effect,
+)
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -177,18 +184,14 @@ def _tau(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     parts = [part for _, part in frame.groupby("model", sort=False)] if within else [frame]
     arrays = [part.to_numpy(float) for part in (p[["seed", "x0", "x1"]] for p in parts)]
 
-    def tau(chosen: Sequence[np.ndarray]) -> float:
-        found = [(stats.kendalltau(x, y).statistic, len(x) * (len(x) - 1)) for x, y in chosen]
-        known = [(value, weight) for value, weight in found if np.isfinite(value)]
-        values, weights = zip(*known, strict=True) if known else ((math.nan,), (1,))
-        return float(np.average(values, weights=weights))
-
     def of_seeds(indices: np.ndarray) -> float:
         rows = [[np.flatnonzero(a[:, 0] == seeds[i]) for i in indices] for a in arrays]
-        return tau([a[np.concatenate(r)][:, 1:].T for a, r in zip(arrays, rows, strict=True)])
+        return kendall_tau(
+            [a[np.concatenate(r)][:, 1:].T for a, r in zip(arrays, rows, strict=True)]
+        )
 
     def permuted(rng: np.random.Generator) -> float:
-        return tau([(a[:, 1], rng.permutation(a[:, 2])) for a in arrays])
+        return kendall_tau([(a[:, 1], rng.permutation(a[:, 2])) for a in arrays])
 
     def effect(smallest: float, rng: np.random.Generator) -> Effect:
         null = permuted if within else None

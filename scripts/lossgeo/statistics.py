@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -178,6 +178,20 @@ def cluster_effect(
         p, floor = (1 + as_far) / (1 + RESAMPLES), 1 / (1 + RESAMPLES)
     low, high = map(float, found.confidence_interval)
     return Effect(observed, low, high, clusters, kind, p, floor, float(outside))
+
+
+def kendall_tau(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Kendall's tau-b of x and y (n,) within groups: their mean, weighted by pairs of values.
+
+    (Kendall 1945.) Groups where it is not defined, as all x are the same, do not count; NaN where
+    no group is left. One group: its tau.
+    """
+    found = [(stats.kendalltau(x, y).statistic, len(x) * (len(x) - 1)) for x, y in groups]
+    known = [(tau, weight) for tau, weight in found if np.isfinite(tau)]
+    if not known:
+        return math.nan
+    values, weights = zip(*known, strict=True)
+    return float(np.average(values, weights=weights))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

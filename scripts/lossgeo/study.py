@@ -212,10 +212,23 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
         "optimizers": found["optimizers"],
         "points": found["points"],
         "epochs": {model: _epochs(config, found, model) for model in found["models"]},
+        "matched_loss": config["training"]["matched_loss"],
+        "target_accuracy": config["training"]["target_accuracy"],
         "normalization": config["landscape"]["normalization"],
         "ceilings": get_ceilings(config, found["optimizers"], preconditioned=False),
         "preconditioned_ceilings": get_ceilings(config, found["optimizers"], preconditioned=True),
     }
+
+
+def is_of_widths(config: Mapping, experiment: str) -> bool:
+    """Whether an experiment is about models: one optimizer, and a family of two widths or more."""
+    found = config["experiments"][experiment]
+    widths: dict[tuple, set[int]] = {}
+    for model in found["models"]:
+        spec = config["models"][model]
+        family = (spec.get("family", model), spec.get("activation"))
+        widths.setdefault(family, set()).update({spec["width"]} if "width" in spec else ())
+    return len(found["optimizers"]) == 1 and any(len(sizes) > 1 for sizes in widths.values())
 
 
 def get_shown_points(config: Mapping, experiment: str) -> list[str]:

@@ -41,6 +41,9 @@ FIGURES = {  # and the module that draws them
     "verdicts": "verdicts",
     "forest": "forest",
     "published": "published",
+    "steps": "speed",
+    "correlations": "correlations",
+    "curvature_by_width": "scaling",
 }
 FILES = {  # the files that a figure reads beside the tables
     "lines": ["landscape"],
@@ -57,6 +60,7 @@ CONFIG = {  # the part of a config that figures are told of
         "wild": {"name": "Adam", "lr": 1.0},
         "plain": {"name": "SGD", "lr": 0.4},
     },
+    "training": {"matched_loss": 0.3, "target_accuracy": 0.9},
     "landscape": {"normalization": "layer"},
     "connectivity": {"at": ["final", "matched"], "limits": {"loss": 0.05, "error": 0.02}},
     "experiments": {
@@ -741,12 +745,195 @@ def test_a_ceiling_is_drawn_over_its_optimizers_tick(tables, artefacts, optimize
     assert segment[:, 0].mean() == pytest.approx(optimizers.index("momentum"))
 
 
+def test_means_stand_beside_the_seeds_of_their_optimizer(tables, artefacts):
+    """And so do the models: no interval is hidden, and each keeps to its tick."""
+    axis = draw("eigenvalues", tables, artefacts, "optimizer").axes[0]
+    means = [x for label in ("mlp-4", "cnn-2") for x in means_of(axis, label)]
+    singles = {x for line in axis.lines if line.get_markersize() == 2.5 for x in line.get_xdata()}
+    assert not singles & set(means)
+    for tick in (0, 1):
+        near = [x for x in (*singles, *means) if abs(x - tick) < 0.45]
+        assert np.mean([min(near), max(near)]) == pytest.approx(tick, abs=0.2)
+    assert all(min(abs(x), abs(x - 1)) < 0.45 for x in (*singles, *means))
+
+
 def test_without_a_ceiling_the_legend_has_none(tables, artefacts):
     """`wild` is Adam: an entry without a line would make the reader search for it."""
     figure = draw("eigenvalues", tables, artefacts, "diverged")
     assert dotted(figure.axes[0]) == []
     assert "stability" not in words(figure)
     assert "Dotted" not in words(figure)
+
+
+# Steps
+
+
+def with_runs(tables, column: str, values: dict) -> dict[str, pd.DataFrame]:
+    """The table of runs with other values of a column: (model, seed) -> value, of momentum."""
+    runs = tables["runs"].copy()
+    for (model, seed), value in values.items():
+        rows = (runs["model"] == model) & (runs["seed"] == seed)
+        runs.loc[rows & (runs["optimizer"] == "momentum"), column] = value
+    return {**tables, "runs": runs}
+
+
+def test_steps_have_the_geometric_mean_of_the_runs_that_got_there(tables, artefacts):
+    """mlp-4: 4 and 9 steps, and a third run that never did; 30 steps are all there are."""
+    values = {("mlp-4", 0): 4.0, ("mlp-4", 1): 9.0, ("mlp-4", 2): NAN}
+    some = with_runs(tables, "steps_to_train_loss", values)
+    figure = draw("steps", some, artefacts, "architecture")
+    axis = panel(figure, "steps to a training loss of 0.3 nats")
+    assert means_of(axis, "MLP")[0] == pytest.approx(6.0, rel=1e-12)
+    assert bar_ends(axis, "MLP")[0] == pytest.approx([4, 9])
+    assert drawn(axis)[0] == "1 of 3\nnever"
+    assert axis.texts[0].get_position()[0] == 0, "above mlp-4"
+    singles = {y for line in axis.lines if line.get_markersize() == 2.5 for y in line.get_ydata()}
+    assert {4.0, 9.0} <= singles
+    assert panel(figure, "steps to a test accuracy of 90 %")
+
+
+def test_steps_after_the_experiments_end_do_not_count(tables, artefacts):
+    """10 steps an epoch: of an experiment of one epoch, step 11 is beyond it."""
+    steps = {("mlp-4", 0): 4.0, ("mlp-4", 1): 9.0, ("mlp-4", 2): 11.0}
+    some = with_runs(tables, "steps_to_train_loss", steps)
+    of_one = {"mlp-4": 1, "mlp-8": 3, "cnn-2": 3}
+    axis = draw("steps", some, artefacts, "architecture", epochs=of_one).axes[0]
+    assert means_of(axis, "MLP")[0] == pytest.approx(6.0, rel=1e-12)
+    assert drawn(axis)[0] == "1 of 3\nnever"
+    axis = draw("steps", some, artefacts, "architecture").axes[0]
+    assert means_of(axis, "MLP")[0] == pytest.approx((4 * 9 * 11) ** (1 / 3), rel=1e-12)
+
+
+def test_steps_of_several_optimizers_are_counted_by_model(tables, artefacts):
+    """`wild` diverges with all seeds of mlp-4, and has nothing to show."""
+    axis = draw("steps", tables, artefacts, "optimizer").axes[0]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["momentum", "wild"]
+    assert "3 of 3 never" in drawn(axis)
+    assert all(x < 0.5 for x, y in means_of(axis, "mlp-4").items() if np.isfinite(y))
+
+
+# Correlations
+
+
+def test_each_run_is_one_mark_at_its_numbers(tables, artefacts):
+    figure = draw("correlations", tables, artefacts, "architecture")
+    axis = figure.axes[0]
+    runs = tables["runs"].query("model == 'mlp-8' and optimizer == 'momentum'")
+    top = tables["eigenvalues"].query("model == 'mlp-8' and point == 'final' and rank == 1")
+    top = top.query("end == 'top' and matrix == 'hessian' and converged")
+    both = runs.merge(top[["seed", "eigenvalue"]], on="seed")
+    assert len(both)
+    (marks_of,) = (line for line in axis.lines if line.get_label() == "mlp-8")
+    np.testing.assert_array_equal(marks_of.get_xydata(), both[["eigenvalue", "test_loss"]])
+    gap = next(line for line in figure.axes[2].lines if line.get_label() == "mlp-8")
+    np.testing.assert_allclose(gap.get_ydata(), both["test_loss"] - both["train_loss"])
+    assert "100" not in figure.axes[6].get_ylabel()
+    accuracy = next(line for line in figure.axes[6].lines if line.get_label() == "mlp-8")
+    np.testing.assert_allclose(accuracy.get_ydata(), 100 * both["test_accuracy"])
+
+
+def test_taus_are_of_pairs_within_models_and_of_all_runs(tables, artefacts):
+    """Within each model the loss falls with the curvature; from model to model it rises.
+
+    Nine runs: of 36 pairs the 9 within models are discordant, so that tau is (27 - 9) / 36.
+    """
+    curvature, losses = tables["curvature"].copy(), {}
+    for number, model in enumerate(MODELS):
+        for seed in (0, 1, 2):
+            losses[model, seed] = 1.0 + 10 * number - seed
+            rows = (curvature["model"] == model) & (curvature["seed"] == seed)
+            curvature.loc[rows, "filter_curvature"] = 1.0 + 10 * number + seed
+    some = with_runs({**tables, "curvature": curvature}, "test_loss", losses)
+    title = draw("correlations", some, artefacts, "architecture").axes[1].get_title()
+    assert title == "τ −1.00 within models, +0.50 in all, n = 9"
+    fewer = with_runs(some, "test_loss", {("mlp-4", 0): NAN})
+    title = draw("correlations", fewer, artefacts, "architecture").axes[1].get_title()
+    assert title.endswith("n = 8 of 9")
+
+
+def test_eigenvalues_that_have_not_converged_do_not_correlate(tables, artefacts):
+    some = changed(tables, "eigenvalues", "converged", dict.fromkeys(range(3), True))
+    whole = draw("correlations", some, artefacts, "small").axes[0]
+    assert whole.get_title().endswith("n = 3")
+    some = changed(some, "eigenvalues", "converged", {1: False})
+    axis = draw("correlations", some, artefacts, "small").axes[0]
+    assert axis.get_title().endswith("n = 2 of 3")
+    assert sum(len(line.get_xdata()) for line in axis.lines) == 2
+
+
+# Curvature against the width
+
+
+def by_width(tables, curvature: dict, column: str = "filter_curvature") -> dict[str, pd.DataFrame]:
+    """The tables with other curvatures at the final point: (model, seed) -> value."""
+    table = tables["curvature"].copy()
+    for (model, seed), value in curvature.items():
+        rows = (table["model"] == model) & (table["seed"] == seed) & (table["point"] == "final")
+        table.loc[rows & (table["optimizer"] == "momentum"), column] = value
+    return {**tables, "curvature": table}
+
+
+FACTORS = {0: 0.5, 1: 0.25, 2: 0.125}  # by seed: from width 4 to 8
+
+
+def test_the_slope_is_the_geometric_mean_of_each_seeds_factor_per_doubling(tables, artefacts):
+    values = {("mlp-4", seed): 2.0 + seed for seed in FACTORS}
+    values |= {("mlp-8", seed): (2.0 + seed) * factor for seed, factor in FACTORS.items()}
+    some = by_width(tables, values)
+    figure = draw("curvature_by_width", some, artefacts, "architecture", points=["final"])
+    axis = figure.axes[1]
+    half = 4.302652729911275 * np.log(2) / np.sqrt(3)  # of logs that are log 2 apart
+    low, high = np.exp(np.log(0.25) + half * np.array([-1, 1]))
+    (label,) = (text.get_text() for text in axis.get_legend().get_texts())
+    assert label == f"MLP × 0.25 [{low:.2f}, {high:.2f}], n = 3"
+    assert means_of(axis, label) == {
+        4: pytest.approx(24 ** (1 / 3), rel=1e-12),
+        8: pytest.approx((24 / 64) ** (1 / 3), rel=1e-12),
+    }
+    singles = {y for line in axis.lines if line.get_markersize() == 2.5 for y in line.get_ydata()}
+    assert singles == set(values.values())
+
+
+def test_a_slope_is_of_the_seeds_that_have_all_widths(tables, artefacts):
+    values = {("mlp-4", seed): 2.0 for seed in FACTORS}
+    values |= {("mlp-8", 0): 1.0, ("mlp-8", 1): NAN, ("mlp-8", 2): 1.0}
+    axis = draw("curvature_by_width", by_width(tables, values), artefacts, "architecture").axes[-2]
+    (label,) = (text.get_text() for text in axis.get_legend().get_texts())
+    assert label == "MLP × 0.50 [0.50, 0.50], n = 2"
+    assert means_of(axis, label)[4] == pytest.approx(2)
+
+
+def test_curvatures_have_a_row_for_each_point_and_leave_out_a_single_width(tables, artefacts):
+    figure = draw("curvature_by_width", tables, artefacts, "architecture")
+    titles = [axis.get_title("left") for axis in figure.axes]
+    assert titles == ["at matched", "", "", "at final", "", ""]
+    text = words(figure)
+    assert "Left out: cnn-2 (the only width of its family)." in text
+    assert "not reached: mlp-8/momentum seed 1" in text
+
+
+def test_eigenvalues_that_have_not_converged_have_no_slope(tables, artefacts):
+    some = changed(tables, "eigenvalues", "converged", dict.fromkeys(range(3), False))
+    figure = draw("curvature_by_width", some, artefacts, "architecture", points=["final"])
+    assert "not converged: mlp-4/momentum all seeds" in words(figure)
+    assert 4 not in means_of_any(figure.axes[0])
+
+
+def means_of_any(axis) -> set[float]:
+    return {x for c in axis.containers for x in c.lines[0].get_xdata()}
+
+
+def test_an_experiment_of_widths_has_two_of_a_family_and_one_optimizer():
+    def experiment(models, optimizers=("momentum",)):
+        found = {"models": models, "optimizers": list(optimizers)}
+        gelu = {"family": "mlp", "width": 9, "activation": "gelu"}
+        own = {"factory": "a:b", "width": 3}
+        known = CONFIG["models"] | {"gelu": gelu, "own": own}
+        return study.is_of_widths({"experiments": {"e": found}, "models": known}, "e")
+
+    assert experiment(["mlp-4", "mlp-8"])
+    assert not experiment(["mlp-4", "mlp-8"], ["momentum", "wild"])
+    assert not experiment(["mlp-4", "cnn-2", "gelu", "own"])
 
 
 # Ladders

@@ -289,12 +289,18 @@ def get_figure_tables(figure):
     return expand(f"{RESULTS}/tables/{{table}}.csv", table=tables)
 
 
-def is_drawn(figure, experiment):
+def is_drawn(figure, name):
     """Whether an experiment has the stages and the runs that a figure shows."""
-    stages = FIGURES[figure][1]
-    return set(stages) <= set(experiment["stages"]) and (
-        figure != "widths" or len(experiment["optimizers"]) == 1
-    )
+    experiment = config["experiments"][name]
+    if not set(FIGURES[figure][1]) <= set(experiment["stages"]):
+        return False
+    if figure == "widths":
+        return len(experiment["optimizers"]) == 1
+    if figure == "curvature_by_width":
+        return study.is_of_widths(config, name)
+    if figure == "correlations":  # with what is known of the end of training
+        return experiment["points"][-1] == "final"
+    return True
 
 
 def get_figure_section(wildcards, figure, stages):

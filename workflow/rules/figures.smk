@@ -2,11 +2,14 @@
 # the run files that it reads
 FIGURES = {
     "training": ("training", [], ["history"], []),
+    "steps": ("speed", [], ["runs"], []),
     "lines": ("surfaces", ["landscape"], [], ["landscape.h5"]),
     "planes": ("surfaces", ["landscape"], [], ["landscape.h5"]),
     "surfaces": ("surfaces", ["landscape"], [], ["landscape.h5"]),
     "spectra": ("spectra", ["hessian"], ["spectrum", "eigenvalues"], []),
     "eigenvalues": ("spectra", ["hessian"], ["eigenvalues", "curvature"], []),
+    "correlations": ("correlations", ["hessian"], ["runs", "eigenvalues", "curvature"], []),
+    "curvature_by_width": ("scaling", ["hessian"], ["eigenvalues", "curvature"], []),
     "ladder": ("spectra", ["ladder"], ["ladder"], []),
     "flatness": ("flatness", ["flatness"], ["flatness"], []),
     "invariance": ("flatness", ["flatness"], ["invariance"], []),
@@ -98,9 +101,9 @@ rule figures:
     input:
         [
             f"{RESULTS}/figures/{name}/{figure}.{format}"
-            for name, experiment in config["experiments"].items()
+            for name in config["experiments"]
             for figure in FIGURES
-            if is_drawn(figure, experiment)
+            if is_drawn(figure, name)
             for format in ("pdf", "png")
         ],
         [

@@ -175,11 +175,15 @@ def colorbar(figure: Figure, mappable, axes: list[Axes]) -> None:
 
 
 def plain_log(axis: Axis) -> None:
-    """Decimal labels on a logarithmic axis: 1, 2, 5 per decade where it spans less than two."""
+    """Decimal labels on a logarithmic axis, the more per decade the fewer decades it spans."""
     low, high = axis.get_view_interval()
+    if 0 < low <= high < 1.01 * low:  # one value, and its rounding: no range
+        low, high = low / 1.2, high * 1.2
+        getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
     if low > 0 and high / low < 1e3:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 1e2 else (1, 3)))
-        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        within = ((10, (1, 1.5, 2, 3, 4, 5, 7)), (100, (1, 2, 5)), (1000, (1, 3)))
+        axis.set_major_locator(LogLocator(subs=next(s for most, s in within if high / low < most)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.10g}"))
         axis.set_minor_locator(NullLocator())
 
 
@@ -210,7 +214,10 @@ def legend_of_all(figure: Figure, order: Sequence[str]) -> None:
     labels += [label for label in found if label not in labels]
     if labels:
         handles = [found[label] for label in labels]
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+        columns = -(
+            -len(labels) // -(-len(labels) // 6)
+        )  # rows of at most 6, as long as each other
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def name_missing(axis: Axes, rows: pd.DataFrame, quantity: str) -> None:

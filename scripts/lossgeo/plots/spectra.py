@@ -201,7 +201,7 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
                     x=part["width"].astype(float)
                     if by_width
                     else part["optimizer"].map(experiment["optimizers"].index)
-                    + 0.12 * (number - (len(groups) - 1) / 2)
+                    + 0.6 * (number - (len(groups) - 1) / 2) / len(groups)
                 )
                 _estimates(axis, part, colour, marker, group, style, join=by_width)
             _draw_ceilings(axis, ceilings[name], None if by_width else experiment["optimizers"])
@@ -348,11 +348,15 @@ def _estimates(
     *,
     join: bool,
 ) -> None:
-    """Every seed as a small marker and the geometric mean with its interval as a large one."""
+    """Every seed as a small marker and the geometric mean with its interval as a large one.
+
+    Means that are not joined by a line stand beside their seeds, which would hide short intervals.
+    """
+    beside = 0.0 if join else 0.09
     for converged, fill in ((True, colour), (False, "none")):
         some = part[part["converged"] == converged]
         axis.errorbar(
-            some["x"],
+            some["x"] - beside,
             some["value"],
             some["se"],
             fmt=marker,

@@ -56,7 +56,7 @@ def widths(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     points = shown_points(means, experiment)
     if not points:
         return nothing(style, "no pair of seeds is connected")
-    models, others = _models(means)
+    models, others = models_of_widths(means)
     means, pairs = (f[f["model"].isin(models) & f["rung"].isin(BY_WIDTH)] for f in (means, pairs))
     if means.empty:
         return nothing(style, f"no line between seeds of a model with a width.{others}")
@@ -82,7 +82,7 @@ def widths(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     return with_note(figure, style, note + others)
 
 
-def _models(means: pd.DataFrame) -> tuple[list[str], str]:
+def models_of_widths(means: pd.DataFrame) -> tuple[list[str], str]:
     """The models that differ in width alone, as far as can be told, and which others there are.
 
     Of several models of one family and width the first is meant; others are variants of it. A
