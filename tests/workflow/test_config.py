@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import yaml
 
 from workflow.conftest import edit_config, snakemake
 
@@ -127,3 +128,45 @@ def test_a_bad_config_stops_before_any_job(fresh, name):
     assert message.count("config key") == 1
     assert "Traceback" not in message
     assert not (fresh / "results").exists()
+
+
+SHARPEST = "claims/sgd-sharpest/corrected"
+BAD_CLAIMS = {
+    "unknown key": (put("claims/sgd-sharpest/armed", []), ["claims.sgd-sharpest.armed", "needs"]),
+    "no endpoint": (put(SHARPEST, []), ["claims.sgd-sharpest.corrected", "[]"]),
+    "unknown contrast": (
+        put(SHARPEST, [{"part": "p", "contrast": "odds", "quantity": "eigenvalue"}]),
+        ["claims.sgd-sharpest.corrected.0.contrast", "'odds'", "ratio"],
+    ),
+    "half a ratio": (
+        put(SHARPEST, [{"part": "p", "contrast": "ratio", "quantity": "eigenvalue", "of": "a/b"}]),
+        ["claims.sgd-sharpest.corrected.0", "'to'"],
+    ),
+    "unknown table": (
+        put("quantities/gap/table", "run"),
+        ["quantities.gap.table", "'run'", "runs"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CLAIMS)
+def test_a_bad_registry_stops_before_any_job(fresh, name):
+    change, expected = BAD_CLAIMS[name]
+    registry = yaml.safe_load((fresh / "claims.yaml").read_text())
+    change(registry)
+    (fresh / "mine.yaml").write_text(yaml.safe_dump(registry))
+    edit_config(fresh, put("claims", "mine.yaml"))
+    done = snakemake(fresh)
+    message = done.stdout + done.stderr
+    assert done.returncode != 0
+    for part in ("mine.yaml: registry key", *expected):
+        assert part in message
+    assert "Traceback" not in message
+    assert not (fresh / "results").exists()
+
+
+def test_a_registry_that_is_not_there_is_named(fresh):
+    edit_config(fresh, put("claims", "nowhere.yaml"))
+    done = snakemake(fresh)
+    assert done.returncode != 0
+    assert "config key claims: found 'nowhere.yaml'" in done.stdout + done.stderr

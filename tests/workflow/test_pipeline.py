@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from workflow.conftest import RESULTS, ROOT, edit_config, planned, run, snakemake
 
@@ -31,6 +32,8 @@ TABLES = (
     "similarity",
     "alignment",
     "instability",
+    "endpoints",
+    "verdicts",
     "dictionary",
 )
 
@@ -253,7 +256,8 @@ def test_the_study_of_width_and_time_is_planned_from_its_overlay(fresh):
     assert found == {
         *("data", "train", "fork", "alignment", "connectivity", "planes", "table", "dictionary"),
         *("figure_training", "figure_connectivity", "figure_barriers", "figure_widths"),
-        *("figure_pair_planes", "figure_instability"),
+        *("figure_pair_planes", "figure_instability", "figure_steps"),
+        *("verdicts", "figure_verdicts", "figure_forest"),
     }
 
 
@@ -267,7 +271,53 @@ def test_a_study_without_stages_is_its_training(fresh):
     edit_config(fresh, only_train)
     plan = planned(fresh)
     assert plan["table"] == {"tables/history.csv", "tables/runs.csv"}
-    assert plan.keys() == {"train", "table", "dictionary", "figure_training"}
+    figures = {"figure_training", "figure_steps", "figure_verdicts", "figure_forest"}
+    assert plan.keys() == {"train", "table", "dictionary", "verdicts"} | figures
+
+
+def test_an_estimate_names_every_stage_before_anything_runs(fresh):
+    printed = run(fresh, "estimate")
+    for stage in ("train", "hessian", "published", "connectivity", "figure"):
+        assert f" {stage} " in printed
+    assert "core-hours" in printed
+    assert not (fresh / RESULTS / "runs").exists()
+
+
+def test_what_a_study_lacks_for_a_claim_is_said(tables):
+    """None of the models that the claims are about is in this one."""
+    claims, endpoints = tables["verdicts"], tables["endpoints"]
+    assert len(claims) == 18
+    assert set(claims["verdict"]) == {"inconclusive"}
+    assert endpoints["n"].max() == 0
+    assert endpoints["remark"].str.contains("no row with model (?:mlp|cnn)-").mean() > 0.9
+
+
+def test_a_claim_of_ones_own_is_an_entry(copy):
+    """About one's own model, from tables that are there: judged without computing anything else."""
+    part = {"part": "own : mlp-4", "contrast": "ratio", "quantity": "curvature", "side": "above"}
+    mine = {
+        "smallest_effects": {"ratio": 1.25},
+        "quantities": {"curvature": {"table": "curvature", "column": "filter_curvature"}},
+        "claims": {
+            "own-is-sharper": {
+                "section": "1",
+                "statement": "Our own network is sharper.",
+                "corrected": [part | {"of": "own/momentum/final", "to": "mlp-4/momentum/final"}],
+            }
+        },
+    }
+    (copy / "mine.yaml").write_text(yaml.safe_dump(mine))
+    edit_config(copy, lambda config: config.update(claims="mine.yaml"))
+    printed = run(copy, "publish")
+    assert not any(f"rule {rule}:" in printed for rule in ("train", "hessian", "table"))
+    found = pd.read_csv(copy / RESULTS / "tables" / "endpoints.csv").iloc[0]
+    table = pd.read_csv(copy / RESULTS / "tables" / "curvature.csv").query("point == 'final'")
+    by_seed = table.pivot(index="seed", columns=["model", "optimizer"], values="filter_curvature")
+    logs = np.log(by_seed["own", "momentum"] / by_seed["mlp-4", "momentum"])
+    assert found["estimate"] == pytest.approx(np.exp(logs.mean()), rel=1e-6)
+    assert (found["n"], found["verdict"]) == (2, "inconclusive")
+    page = (copy / RESULTS / "study" / "README.md").read_text()
+    assert "own-is-sharper: inconclusive" in page
 
 
 def test_mnist_is_fetched_once(fresh):
@@ -299,8 +349,6 @@ def test_without_any_way_to_the_data_the_message_names_the_remedy(fresh):
 
 
 def test_environments_repeat_the_pins_of_the_requirements():
-    import yaml
-
     pins = dict(
         line.strip().replace("[reports]", "").split("==")
         for line in (ROOT / "requirements.txt").read_text().splitlines()

@@ -18,6 +18,9 @@ RUN_FILES = {
 }
 
 
+JUDGED = {"verdicts", "figure_verdicts", "figure_forest"}  # what follows from any table of claims
+
+
 def is_figure(rule: str) -> bool:
     return rule.startswith("figure_")
 
@@ -136,7 +139,7 @@ def edited_ladder(project):
 def test_a_change_of_the_ladder_reruns_the_ladder_and_what_is_made_of_it(copy, change):
     change(copy)
     plan = planned(copy)
-    assert plan.keys() == {"ladder", "table", "dictionary", "figure_ladder"}
+    assert plan.keys() == {"ladder", "table", "dictionary", "figure_ladder"} | JUDGED
     assert plan["ladder"] == {
         f"runs/{model}/{optimizer}/seed{seed}/ladder.h5"
         for model, optimizer in (
@@ -158,14 +161,15 @@ def test_a_change_of_the_ladder_reruns_the_ladder_and_what_is_made_of_it(copy, c
 def test_published_surfaces_of_one_more_seed_leave_the_other_seeds_as_they_are(copy):
     edit_config(copy, lambda config: config["published"].update(landscapes=2))
     plan = planned(copy)
-    assert plan.keys() == {"published", "table", "dictionary", "figure_published", "figure_ladder"}
+    figures = {"figure_published", "figure_ladder"}
+    assert plan.keys() == {"published", "table", "dictionary"} | figures | JUDGED
     assert len(plan["published"]) == 4
     assert all("/seed1/" in file for file in plan["published"])
     assert plan["table"] == {"tables/published.csv"}
 
 
 PATHS = {"connectivity", "table", "dictionary", "figure_connectivity", "figure_barriers"}
-PATHS |= {"figure_widths", "figure_taxonomy"}
+PATHS |= {"figure_widths", "figure_taxonomy"} | JUDGED
 RUNGS_CHANGES = {  # change -> what is done again beside the profiles, their tables and figures
     "other curves": (
         lambda config: config["curve"].update(lr=0.01),
@@ -196,7 +200,7 @@ RUNGS_CHANGES = {  # change -> what is done again beside the profiles, their tab
     ),
     "other limits": (
         lambda config: config["connectivity"].update(limits={"loss": 0.1}),
-        (PATHS | {"figure_instability"}) - {"connectivity", "figure_connectivity"},
+        (PATHS | {"figure_instability"}) - {"connectivity", "figure_connectivity"} - JUDGED,
     ),
     "one more fork": (
         lambda config: config["instability"].update(runs=2),
@@ -290,3 +294,11 @@ def test_a_fresh_clone_with_the_results_copied_in_has_nothing_to_do(built, tmp_p
         subprocess.run(["cp", "-a", built / folder, project / folder], check=True)
     assert not (project / ".snakemake").exists()
     assert planned(project) == {}
+
+
+def test_a_changed_registry_reruns_verdicts_and_their_figures_alone(copy):
+    registry = copy / "claims.yaml"
+    registry.write_text(registry.read_text().replace("tau: 0.2 ", "tau: 0.3 "))
+    plan = planned(copy)
+    assert plan.keys() == JUDGED | {"dictionary"}
+    assert plan["verdicts"] == {"tables/endpoints.csv", "tables/verdicts.csv"}
