@@ -291,13 +291,26 @@ def get_data_spec(config: Mapping) -> dict[str, Any]:
 
 
 def without_dropped(config: Mapping) -> dict[str, Any]:
-    """The config without the models, optimizers and experiments that an overlay set to null."""
-    return {
+    """The config without the models, optimizers and experiments that an overlay set to null.
+
+    Also without the models that have no seeds, in experiments too: they wait for some.
+    """
+    kept = {
         key: {name: entry for name, entry in value.items() if entry is not None}
-        if key in ("models", "optimizers", "experiments")
+        if key in ("models", "optimizers", "experiments") and isinstance(value, Mapping)
         else value
         for key, value in config.items()
     }
+    try:
+        waiting = {name for name, spec in kept["models"].items() if spec.get("seeds") == 0}
+        kept["models"] = {n: spec for n, spec in kept["models"].items() if n not in waiting}
+        kept["experiments"] = {
+            name: {**entry, "models": [m for m in entry["models"] if m not in waiting]}
+            for name, entry in kept["experiments"].items()
+        }
+    except (AttributeError, KeyError, TypeError):
+        pass  # not as it should be, which the schema says better
+    return kept
 
 
 def explain(error, what: str = "config") -> str:

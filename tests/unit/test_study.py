@@ -76,6 +76,25 @@ def test_runs_are_those_of_the_experiments_in_the_order_of_their_lists(config):
     assert len(set(runs)) == len(runs) == 20, "a run that two experiments share is trained once"
 
 
+def test_a_model_has_the_first_so_many_seeds(config):
+    config["models"]["cnn-16"]["seeds"] = 3
+    seeds = [run.seed for run in study.get_runs(config) if run.model == "cnn-16"]
+    assert seeds == [0, 1, 2]
+    assert [p[2:] for p in study.get_pairs(config) if p.model == "cnn-16"] == [("seed0", "seed1")]
+    config["models"]["cnn-16"]["seeds"] = 9
+    with pytest.raises(study.ConfigError, match=r"cnn-16\.seeds: found 9, .* at most the 5"):
+        study.check(config)
+
+
+def test_a_model_without_seeds_waits(config):
+    """As if it were not there, in its experiments too."""
+    config["models"]["cnn-16"]["seeds"] = 0
+    kept = study.without_dropped(config)
+    assert "cnn-16" not in kept["models"]
+    assert all("cnn-16" not in entry["models"] for entry in kept["experiments"].values())
+    assert len(study.get_runs(kept)) == 15
+
+
 def test_a_stage_has_the_runs_of_the_experiments_that_measure_it(config):
     flat = {run[:2] for run in study.get_runs(config, "flatness")}
     assert flat == {("mlp-32", "momentum"), ("mlp-128", "momentum"), ("cnn-16", "momentum")}

@@ -16,7 +16,7 @@ rule publish:
         "../../envs/tables.yaml"
     params:
         config=get_section(**config),
-        registry=get_section(**REGISTRY),
+        registry=REGISTRY,
         code=get_code("publish.py"),
     message:
         "the study's page"

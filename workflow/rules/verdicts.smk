@@ -28,7 +28,7 @@ rule verdicts:
     conda:
         "../../envs/tables.yaml"
     params:
-        config=get_section(**REGISTRY),
+        config=REGISTRY,  # in its own order, which the tables keep
         code=get_code("verdicts.py"),
     message:
         "verdicts on the claims of {config[claims]}"
