@@ -107,6 +107,7 @@ def test_a_matrix_of_rank_one_has_one_eigenvalue(generator):
     assert stopped.all()
 
 
+@pytest.mark.kernels
 def test_the_top_eigenvalue_is_that_of_the_dense_hessian_where_it_converges(mlp, generator):
     found, stopped = top_eigenvalue(
         mlp.objective, mlp.theta, count=3, steps=2000, tolerance=1e-13, generator=generator
@@ -149,6 +150,7 @@ def test_published_noise_sees_the_trace_and_next_to_nothing(mlp):
     assert abs(rises.mean() - 5e-7 * trace) < 4 * error
 
 
+@pytest.mark.kernels
 def test_pc1_is_the_leading_right_singular_vector_of_the_centred_snapshots(mlp, generator):
     steps = torch.randn(6, len(mlp.theta), generator=generator).double().numpy()
     snapshots = mlp.theta.numpy() + 0.05 * steps.cumsum(0)
@@ -191,6 +193,7 @@ def walked_plane(theta: torch.Tensor, model: nn.Module, steps: int) -> list[list
     return [[thetas[number] for number in row] for row in numbers]
 
 
+@pytest.mark.kernels
 def test_every_other_column_of_the_peers_plane_is_one_step_off(case):
     """And the plane ends at a third of ||theta|| on each side, not at three halves."""
     steps = 6
@@ -208,6 +211,7 @@ def test_every_other_column_of_the_peers_plane_is_one_step_off(case):
         assert float(reach) == pytest.approx(1 / (2 * 1.5))
 
 
+@pytest.mark.kernels
 def test_the_first_direction_of_the_peer_grows_every_weight_and_moves_biases_by_their_size(case):
     thetas = walked_plane(case.theta, case.model, 4)
     layout = case.objective.layout
@@ -225,6 +229,7 @@ def test_the_first_direction_of_the_peer_grows_every_weight_and_moves_biases_by_
     torch.testing.assert_close(ratios, ratios.mean().expand_as(ratios), rtol=1e-9, atol=0)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("which", ["mlp", "cnn"])
 def test_lines_of_the_peer_point_the_same_way_and_start_ever_further_from_the_minimum(
     which, request
