@@ -1,12 +1,16 @@
 """Digests of source code: which modules a script reaches, and what they say.
 
 Snakemake compares params, not imported modules. A rule that carries these digests among its
-params reruns when a module that its script uses has changed, and only then.
+params reruns when a module that its script uses has changed, and only then. What a module says is
+its code: comments, docstrings and empty lines are left out.
 """
 
 import ast
 import functools
 import hashlib
+import io
+import tokenize
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -16,9 +20,13 @@ def code_digests(script: Path | str, root: Path | str) -> dict[str, str]:
     Imports are followed wherever they stand, inside functions too, and through other modules.
     Modules that are not files under `root` are left out: their versions are pinned elsewhere.
     """
-    root = Path(root)
+    return dict(_code_digests(Path(script), Path(root)))
+
+
+@functools.cache
+def _code_digests(script: Path, root: Path) -> dict[str, str]:
     reached: set[Path] = set()
-    waiting = [Path(script)]
+    waiting = [script]
     while waiting:
         path = waiting.pop()
         if path not in reached:
@@ -52,7 +60,57 @@ def _imports(path: Path, root: Path) -> tuple[str, ...]:
 
 @functools.cache
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return said_digest(path.read_text())
+
+
+def said_digest(source: str) -> str:
+    """The sha256 of what Python source says: of its tokens, one a line.
+
+    The same for every version of Python, as a digest of its syntax tree would not be.
+    """
+    return hashlib.sha256("\n".join(_tokens(source)).encode()).hexdigest()
+
+
+def _tokens(source: str) -> Iterator[str]:
+    """The tokens of source, but comments, empty lines and docstrings; any depth of indents alike."""
+    lines, docstrings = source.splitlines(keepends=True), _docstrings(source)
+    depth, start = 0, (0, 0)  # of an f-string, which Python 3.12 and later take apart
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind.endswith("STRING_START"):
+            start = start if depth else token.start
+            depth += 1
+        elif kind.endswith("STRING_END"):
+            depth -= 1
+            if not depth:
+                yield repr(_between(lines, start, token.end))
+        elif depth or kind in ("COMMENT", "NL"):
+            continue
+        elif any(first <= token.start <= last for first, last in docstrings):
+            continue  # with the end of its line
+        elif kind in ("INDENT", "DEDENT", "NEWLINE", "ENDMARKER"):
+            yield kind
+        else:
+            yield repr(token.string)
+
+
+def _docstrings(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where docstrings begin and end: line and column."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        holds = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if holds and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            found.append(((text.lineno, text.col_offset), (text.end_lineno, text.end_col_offset)))
+    return found
+
+
+def _between(lines: Sequence[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    """The text from one place to another."""
+    (first, left), (last, right) = start, end
+    if first == last:
+        return lines[first - 1][left:right]
+    return "".join([lines[first - 1][left:], *lines[first : last - 1], lines[last - 1][:right]])
 
 
 def _module_files(module: str, root: Path) -> list[Path]:

@@ -1,10 +1,8 @@
 """A change of a module reaches the scripts that use it, and no others."""
 
-import hashlib
-
 import pytest
 
-from lossgeo.digest import code_digests, module_digests
+from lossgeo.digest import code_digests, module_digests, said_digest
 
 SOURCES = {
     "train.py": "import numpy\nfrom lib.deep import thing\n",
@@ -46,12 +44,12 @@ def test_imports_are_followed_through_modules_functions_and_packages(project, sc
     found = code_digests(root / script, root)
     assert set(found) == REACHED[script]
     for path, digest in found.items():
-        assert digest == hashlib.sha256((root / path).read_bytes()).hexdigest()
+        assert digest == said_digest((root / path).read_text())
 
 
 @pytest.mark.parametrize("changed", ["lib/__init__.py", "lib/base.py", "lib/drawing.py", "plot.py"])
 def test_a_changed_module_changes_those_who_reach_it_and_nobody_else(project, changed):
-    before, after = project("before"), project("after", **{changed: "# changed\n"})
+    before, after = project("before"), project("after", **{changed: "changed = 1\n"})
     for script, reached in REACHED.items():
         same = code_digests(before / script, before) == code_digests(after / script, after)
         assert same == (changed not in reached)
@@ -110,3 +108,57 @@ def test_relative_imports_are_followed(project):
         "nets/parts.py",
         "nets/more.py",
     }
+
+
+SAYS = '''"""What it is."""
+import a
+
+
+def f(x):
+    """It adds.
+
+    Twice.
+    """
+    text = f"one {x + 1}"  # a comment
+
+    return """two
+
+lines""" + text
+'''
+THE_SAME = {
+    "a comment more": SAYS.replace("import a", "# why\nimport a"),
+    "no comment": SAYS.replace("  # a comment", ""),
+    "another docstring": SAYS.replace("Twice.", "Thrice, ''."),
+    "no docstring": SAYS.replace('"""What it is."""\n', ""),
+    "empty lines": SAYS.replace("import a\n", "import a\n\n\n"),
+    "another indent": SAYS.replace("\n    ", "\n  "),
+}
+ANOTHER = {
+    "a name": SAYS.replace("import a", "import b"),
+    "a number": SAYS.replace("x + 1", "x + 2"),
+    "a string": SAYS.replace("one", "none"),
+    "an empty line in a string": SAYS.replace("two\n\n", "two\n"),
+    "a comment's mark in a string": SAYS.replace("one {", "one # {"),
+    "less indented": SAYS.replace("    return", "x ="),
+}
+
+
+@pytest.mark.parametrize("name", THE_SAME)
+def test_comments_docstrings_and_layout_say_nothing(name):
+    assert THE_SAME[name] != SAYS
+    assert said_digest(THE_SAME[name]) == said_digest(SAYS)
+
+
+@pytest.mark.parametrize("name", ANOTHER)
+def test_whatever_else_changes_says_something_else(name):
+    assert said_digest(ANOTHER[name]) != said_digest(SAYS)
+
+
+def test_a_body_that_is_a_docstring_alone_has_none_to_say():
+    assert said_digest('def f():\n    """Nothing."""\n') == said_digest('def f():\n    """."""\n')
+    assert said_digest("x = 'a' 'b'  # c\n") != said_digest("x = 'ab'\n")
+
+
+def test_the_digest_does_not_depend_on_the_version_of_python():
+    """As Python 3.11, 3.12 and 3.13 give it; f-strings are taken apart from 3.12 on."""
+    assert said_digest("x = f'{y:{z}} {f\"{w}\"}' # c\n").startswith("a460dbc1c3048696")

@@ -1,0 +1,182 @@
+"""Records of what made a file: beside every file of a study, in JSON.
+
+A record says which rule made the file, with which params (its section of the config, digests of its
+code), from which inputs, with which packages; and which bytes it was. It lies in the file's own
+folder as .NAME.json, so that whoever copies results copies it too: what is stale, foreign or
+damaged can be told from the results alone.
+
+Plain Python: the workflow imports it on every call, so it must not import torch.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# whose versions can change what is made; Snakemake watches over the environments of --sdm
+PACKAGES = (
+    "h5py",
+    "hessian-eigenthings",
+    "loss-landscapes",
+    "matplotlib",
+    "numpy",
+    "pandas",
+    "scipy",
+    "torch",
+)
+
+
+class RecordError(RuntimeError):
+    """A file that is not what its record says, or that has none: which, and what to do."""
+
+
+class Record(NamedTuple):
+    """What made a file, and what it then was."""
+
+    path: str  # of the file, relative to the study's results
+    rule: str
+    params: dict[str, Any]  # of the rule
+    inputs: dict[str, str]  # path relative to the results -> sha256; without the data's files
+    versions: dict[str, str]  # package -> version, of those that were imported
+    size: int  # bytes
+    mtime: int  # ns since 1970, when the record was written: unchanged times need no second look
+    sha256: str
+
+
+def record_path(path: Path | str) -> Path:
+    """Where the record of a file is."""
+    path = Path(path)
+    return path.with_name(f".{path.name}.json")
+
+
+def write(
+    path: Path | str,
+    results: Path | str,
+    rule: str,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> None:
+    """Record what a file in the folder `results` was made from, once it is whole.
+
+    `params` are plain values; `inputs` maps paths relative to `results` to digests. A folder's
+    record has no digest of its content.
+    """
+    path = Path(path)
+    stat = path.stat()
+    record = Record(
+        path=relative(path, results),
+        rule=rule,
+        params=dict(params),
+        inputs=dict(inputs),
+        versions=versions(name for name in PACKAGES if name.replace("-", "_") in sys.modules),
+        size=stat.st_size,
+        mtime=stat.st_mtime_ns,
+        sha256="" if path.is_dir() else digest(path),
+    )
+    beside = record_path(path).with_name(f".{os.getpid()}.{path.name}.json")
+    beside.write_text(json.dumps(record._asdict(), indent=1) + "\n")
+    os.replace(beside, record_path(path))
+
+
+def read(path: Path | str) -> Record | None:
+    """The record of a file; None where there is none, or none that can be read."""
+    try:
+        found = json.loads(record_path(path).read_text())
+        return Record(**found)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def verified(path: Path | str, results: Path | str) -> str:
+    """The sha256 of a file in the folder `results`, which is what its record says it is.
+
+    Raises RecordError where it is not, or where there is no record.
+    """
+    path = Path(path)
+    record, found = read(path), digest(path)
+    wrong = None if record is None else fault(record, path, results)
+    if record is None:
+        wrong = "nothing says what made it"
+    if wrong is None and found != record.sha256:
+        wrong = f"damaged: its sha256 is {found}, its record says {record.sha256}"
+    if wrong is not None:
+        raise RecordError(f"{path}: {wrong}. Delete it and run again: it is then made anew")
+    return found
+
+
+def fault(record: Record, path: Path | str, results: Path | str) -> str | None:
+    """What is wrong with a file by its record, in words; None: nothing.
+
+    The bytes are looked at only where the time is not the one that the record has.
+    """
+    path = Path(path)
+    if record.path != relative(path, results):
+        return f"foreign: it was made as {record.path}"
+    stat = path.stat()
+    if path.is_dir():
+        return None
+    if stat.st_size != record.size:
+        return f"damaged: it has {stat.st_size} bytes, its record says {record.size}"
+    if stat.st_mtime_ns != record.mtime and (found := digest(path)) != record.sha256:
+        return f"damaged: its sha256 is {found}, its record says {record.sha256}"
+    return None
+
+
+def upgraded(record: Record) -> str | None:
+    """Which packages had another version when a file was made, in words; None: none."""
+    now = versions(record.versions)
+    changed = [
+        f"{name} {was} then, {now[name]} now"
+        for name, was in record.versions.items()
+        if name in now and now[name] != was
+    ]
+    return f"other packages: {', '.join(changed)}" if changed else None
+
+
+def difference(was: Any, now: Any, key: str = "") -> str:
+    """The first place at which two plain values differ, in words; empty: nowhere."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for name in [*was, *(name for name in now if name not in was)]:
+            inside = f"{key}.{name}" if key else str(name)
+            if name not in was:
+                return f"{inside} is new"
+            if name not in now:
+                return f"{inside} is gone"
+            if found := difference(was[name], now[name], inside):
+                return found
+        return ""
+    if was == now:
+        return ""
+    if _is_digest(was) and _is_digest(now):
+        return f"{key} has changed"
+    return f"{key} was {was!r}, is {now!r}"
+
+
+def relative(path: Path | str, results: Path | str) -> str:
+    """A path relative to the folder of the results, with forward slashes."""
+    return Path(os.path.relpath(path, results)).as_posix()
+
+
+def digest(path: Path | str) -> str:
+    """The sha256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64

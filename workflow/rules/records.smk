@@ -1,0 +1,106 @@
+# Snakemake decides what to run again by records of its own, under .snakemake, which do not travel
+# with results and know nothing of another clone that writes into the same folder. Here it goes by
+# those that lie beside the files (lossgeo.records). Rules need no line for it.
+
+import snakemake.workflow
+from snakemake.logging import logger
+from snakemake.persistence import MetadataRecord, NO_PARAMS_CHANGE, ParamsChange
+from snakemake.persistence.file import FilePersistence
+
+from lossgeo import records
+
+
+class ResultsPersistence(FilePersistence):
+    """What Snakemake asks of its records, answered from those beside the study's files."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._found: dict[str, records.Record | None] = {}
+        self._named: set[str] = set()
+
+    def has_metadata(self, job):
+        return True if is_recorded(job) else super().has_metadata(job)
+
+    def metadata(self, target):
+        """Snakemake's own, for its report; of a copied file as much as its record says."""
+        found = super().metadata(target)
+        record = None if found else self._record(str(target))
+        if record is None:
+            return found
+        made = record.mtime / 1e9
+        return MetadataRecord(
+            rule=record.rule, starttime=made, endtime=made, job_hash=hash(record.path)
+        )
+
+    def params_changed(self, job, file=None):
+        """Whether what made a file, or its content, is not what is asked for; which is said."""
+        if not is_recorded(job):
+            return super().params_changed(job, file)
+        for path in [file] if file else job.output:
+            why = self._why_stale(job, str(path))
+            if why:
+                if why not in self._named:  # once, of many files
+                    self._named.add(why)
+                    logger.info(f"{path} is made again: {why}")
+                return ParamsChange(only_old={why}, files={path})
+        return NO_PARAMS_CHANGE
+
+    def _input_changed(self, job, file=None):
+        if not is_recorded(job):
+            return super()._input_changed(job, file)
+        record = self._record(str(file))
+        return record is not None and set(record.inputs) != set(get_recorded_inputs(job.input))
+
+    def input_checksums(self, job, input_path):
+        if not is_recorded(job):
+            return super().input_checksums(job, input_path)
+        found = [self._record(str(path)) for path in job.output]
+        name = records.relative(input_path, RESULTS)
+        digests = {record.inputs.get(name) if record else None for record in found}
+        return {digest and f"sha256:{digest}" for digest in digests}
+
+    def _clear_cache(self):
+        super()._clear_cache()
+        self._found = {}
+
+    def _record(self, path):
+        if path not in self._found:
+            self._found[path] = records.read(path)
+        return self._found[path]
+
+    def _why_stale(self, job, path):
+        record = self._record(path)
+        if record is None:
+            return "nothing says what made it"
+        wrong = records.fault(record, path, RESULTS)
+        if wrong is None and not self.dag.workflow.deployment_settings.deployment_method:
+            wrong = records.upgraded(record)
+        if wrong:
+            return wrong
+        asked = get_section(**dict(job.params.items()))
+        if changed := records.difference(record.params, asked):
+            return changed
+        for name, digest in record.inputs.items():
+            made = self._record(str(Path(RESULTS, name)))
+            if made is not None and made.sha256 != digest:
+                return f"another {Path(name).name} is there than it was made from"
+        return None
+
+
+def is_recorded(job):
+    """Whether a job's files have records: those under the results, but the data."""
+    return bool(job.output) and job.rule.name != "data"
+
+
+def get_recorded_inputs(files):
+    """The inputs of a job that have records, relative to the results."""
+    folder = study.get_data_folder(config)
+    names = {records.relative(file, RESULTS): file for file in files}
+    return [
+        name
+        for name, file in names.items()
+        if not name.startswith("..") and Path(file).parent != folder
+    ]
+
+
+snakemake.workflow.FilePersistence = ResultsPersistence
