@@ -72,7 +72,7 @@ def said_digest(source: str) -> str:
 
 
 def _tokens(source: str) -> Iterator[str]:
-    """The tokens of source, but comments, empty lines and docstrings; any depth of indents alike."""
+    """The tokens of source, but comments, empty lines and docstrings; all indents alike."""
     lines, docstrings = source.splitlines(keepends=True), _docstrings(source)
     depth, start = 0, (0, 0)  # of an f-string, which Python 3.12 and later take apart
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

@@ -198,3 +198,18 @@ def test_provenance_does_not_depend_on_the_order_of_keys():
     one = store.provenance({"a": 1, "b": 2}, {"x": "1", "y": "2"}, {})
     two = store.provenance({"b": 2, "a": 1}, {"y": "2", "x": "1"}, {})
     assert one == two
+
+
+@pytest.mark.parametrize("shape", [(40,), (3, 50_000), (1000, 2), (7, 5, 3)])
+def test_a_flipped_bit_of_the_numbers_is_found_on_reading(tmp_path, shape):
+    values = np.random.default_rng(0).normal(size=shape)
+    dims = tuple("abc"[: len(shape)])
+    path = tmp_path / "a.h5"
+    store.write(path, {"/": Group({"x": Variable(dims, values, "1", "numbers")})}, {})
+    np.testing.assert_array_equal(store.read(path).variables["x"].values, values)
+    content = bytearray(path.read_bytes())
+    place = content.index(values.ravel()[-2].tobytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OSError, match="(?i)checksum|read"):
+        store.read(path)
