@@ -59,9 +59,10 @@ def passes(rule: str, section: Mapping) -> float:
     if rule == "hessian":
         return points * samples * (section["hessian"]["top"] + section["hessian"]["steps"])
     if rule == "ladder":
-        sizes, counts = section["ladder"]["samples"], section["ladder"]["subsets"]
-        counts = [counts] * len(sizes) if isinstance(counts, int) else counts
-        return points * float(np.dot(np.minimum(sizes, train), counts))
+        return sum(
+            at["top"] * float(np.dot(np.minimum(at["samples"], train), at["subsets"]))
+            for at in section["ladder"]["at"].values()
+        )
     if rule == "landscape":
         return points * samples * 100
     if rule == "flatness":

@@ -80,6 +80,37 @@ def get_published_points(config: Mapping, model: str, optimizer: str) -> list[st
     return [point for point in points if point != "matched"]
 
 
+def get_ladder(config: Mapping, model: str, optimizer: str) -> dict[str, dict[str, Any]]:
+    """Point -> what the ladder measures there: sizes of subsets, how many of each, eigenvalues.
+
+    Those of each experiment that has the point, or of the section `ladder` where it has none.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for experiment in _experiments(config, model, optimizer):
+        if "ladder" not in experiment["stages"]:
+            continue
+        settings = experiment.get("ladder") or config["ladder"]
+        for point in experiment["points"]:
+            at = found.setdefault(point, {"counts": {}, "top": 0})
+            at["top"] = max(at["top"], settings["top"])
+            for size, count in zip(settings["samples"], _subsets(settings), strict=True):
+                at["counts"][size] = max(count, at["counts"].get(size, 0))
+    return {
+        point: {
+            "samples": sorted(at["counts"]),
+            "subsets": [at["counts"][size] for size in sorted(at["counts"])],
+            "top": at["top"],
+        }
+        for point, at in found.items()
+    }
+
+
+def has_many_sizes(config: Mapping, experiment: str) -> bool:
+    """Whether an experiment's ladder has more than one rung."""
+    settings = config["experiments"][experiment].get("ladder") or config["ladder"]
+    return len(settings["samples"]) > 1
+
+
 def get_last_point(points: Sequence[str]) -> str:
     """Of init, epochN and final the one that a run reaches last."""
 
@@ -377,6 +408,12 @@ def _experiments(config: Mapping, model: str, optimizer: str) -> list[Mapping]:
     ]
 
 
+def _subsets(ladder: Mapping) -> list[int]:
+    """How many subsets there are of each size."""
+    counts = ladder["subsets"]
+    return [counts] * len(ladder["samples"]) if isinstance(counts, int) else list(counts)
+
+
 def _epochs(config: Mapping, experiment: Mapping, model: str) -> int:
     epochs = experiment["epochs"]
     if epochs == "published":
@@ -447,12 +484,17 @@ def _check_grids(config: Mapping) -> None:
                 f"config key flatness.{key}: found {list(radii)}, expected ascending radii: each "
                 "ball's search begins with what was found in the one before"
             )
-    ladder = config["ladder"]
-    if isinstance(ladder["subsets"], list) and len(ladder["subsets"]) != len(ladder["samples"]):
-        raise ConfigError(
-            f"config key ladder.subsets: found {ladder['subsets']}, expected one number, or one "
-            f"for each of the {len(ladder['samples'])} sizes of ladder.samples"
-        )
+    ladders = {"ladder": config["ladder"]} | {
+        f"experiments.{name}.ladder": experiment["ladder"]
+        for name, experiment in config["experiments"].items()
+        if experiment.get("ladder")
+    }
+    for key, ladder in ladders.items():
+        if len(_subsets(ladder)) != len(ladder["samples"]):
+            raise ConfigError(
+                f"config key {key}.subsets: found {ladder['subsets']}, expected one number, or one "
+                f"for each of the {len(ladder['samples'])} sizes of {key}.samples"
+            )
     rungs = config["connectivity"]["rungs"]
     if "renormalised" in rungs and "aligned" not in rungs:
         raise ConfigError(
