@@ -89,7 +89,7 @@ def get_ladder(config: Mapping, model: str, optimizer: str) -> dict[str, dict[st
     for experiment in _experiments(config, model, optimizer):
         if "ladder" not in experiment["stages"]:
             continue
-        settings = experiment.get("ladder") or config["ladder"]
+        settings = experiment.get("ladder", config["ladder"])
         for point in experiment["points"]:
             at = found.setdefault(point, {"counts": {}, "top": 0})
             at["top"] = max(at["top"], settings["top"])
@@ -107,7 +107,7 @@ def get_ladder(config: Mapping, model: str, optimizer: str) -> dict[str, dict[st
 
 def has_many_sizes(config: Mapping, experiment: str) -> bool:
     """Whether an experiment's ladder has more than one rung."""
-    settings = config["experiments"][experiment].get("ladder") or config["ladder"]
+    settings = config["experiments"][experiment].get("ladder", config["ladder"])
     return len(settings["samples"]) > 1
 
 
@@ -487,7 +487,7 @@ def _check_grids(config: Mapping) -> None:
     ladders = {"ladder": config["ladder"]} | {
         f"experiments.{name}.ladder": experiment["ladder"]
         for name, experiment in config["experiments"].items()
-        if experiment.get("ladder")
+        if "ladder" in experiment
     }
     for key, ladder in ladders.items():
         if len(_subsets(ladder)) != len(ladder["samples"]):
