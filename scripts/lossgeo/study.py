@@ -133,10 +133,13 @@ def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
 def get_rescaled_point(config: Mapping, model: str, optimizer: str, seed: int) -> str | None:
     """The point at which `flatness` compares a run with rescaled networks, or None.
 
-    One run of each model is enough: its first, at the last point of its first experiment.
+    One run of each family is enough: of its first model the first, at the last point of its first
+    experiment.
     """
-    first = next(run for run in get_runs(config, "flatness") if run.model == model)
-    if first != (model, optimizer, seed):
+    families: dict[str, Run] = {}
+    for run in get_runs(config, "flatness"):
+        families.setdefault(config["models"][run.model].get("family", run.model), run)
+    if (model, optimizer, seed) not in families.values():
         return None
     experiments = _experiments(config, model, optimizer)
     return next(e["points"][-1] for e in experiments if "flatness" in e["stages"])
@@ -276,8 +279,13 @@ def get_taxonomy(config: Mapping) -> dict[str, Any]:
     cells = []
     for name, found in config["experiments"].items():
         point = get_shown_points(config, name)[-1]
-        if {"hessian", "connectivity"} <= set(found["stages"]) and point in found["points"]:
-            cells += [(m, o, point) for m in found["models"] for o in found["optimizers"]]
+        cells += [
+            (model, optimizer, point)
+            for model in found["models"]
+            for optimizer in found["optimizers"]
+            if "connectivity" in found["stages"]
+            and point in get_points(config, model, optimizer, "hessian")
+        ]
     return {"cells": list(dict.fromkeys(cells))}
 
 
