@@ -31,7 +31,7 @@ def main(snakemake) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     run = {
-        **repository(),
+        **repository(snakemake.params.config["claims"]),
         "results": str(results),
         "machine": machine(),
         "kernels": h5_attribute(inputs.run, "kernels"),
@@ -50,8 +50,9 @@ def main(snakemake) -> None:
         (folder / name).write_text(findings.render(template, tables, registry, run))
 
 
-def repository() -> dict:
-    """The commit that is checked out, and whether tracked files have changed since."""
+def repository(claims: str) -> dict:
+    """The commit that is checked out, whether tracked files have changed since, and the last commit
+    of the registry of claims, with its date."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True)
@@ -60,6 +61,7 @@ def repository() -> dict:
     return {
         "commit": git("rev-parse", "HEAD") or "unknown",
         "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "registry_commit": git("log", "-1", "--format=%h of %cs", "--", claims) or "unknown",
     }
 
 

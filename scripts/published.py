@@ -30,7 +30,7 @@ def main(snakemake) -> None:
                 "eigenvalues": eigenvalues(batches, point, settings, seed),
                 "noise": noise(test, point, settings, seed),
             }
-            if config["landscape"]:
+            if config["landscape"] and name in config["landscape"]:
                 parts |= surfaces(batches[0], point, settings, seed)
             if name == config["last"]:
                 parts |= pc1(test, snapshots, point, settings["pc1_points"])

@@ -77,9 +77,10 @@ def passes(rule: str, section: Mapping) -> float:
     if rule == "published":
         settings = section["published"]
         lines = settings["lines"]["count"] * settings["lines"]["steps"]
-        surfaces = (settings["plane"]["steps"] ** 2 + lines) if section["landscape"] else 0
-        return points * (
-            settings["batch_size"] * surfaces + settings["noise_draws"] * test + 100 * 128
+        surfaces = len(section["landscape"] or ()) * (settings["plane"]["steps"] ** 2 + lines)
+        products = settings["batches"] * settings["eigenvalues"] * settings["power_steps"]
+        return settings["batch_size"] * (surfaces + 2 * BACKWARD * products * points) + points * (
+            settings["noise_draws"] * test + train
         )
     if rule == "connectivity":
         return points * section["t"] * 2 * section["samples"] * (len(section["rungs"]) + 1)

@@ -123,14 +123,16 @@ def get_ladder_section(wildcards):
 
 
 def get_published_section(wildcards):
-    """What the published estimators of a run depend on; its surfaces are those of few seeds."""
-    published = config["published"]
-    points = study.get_published_points(config, wildcards.model, wildcards.optimizer)
+    """What the published estimators of a run depend on; surfaces are those of few seeds, at points
+    where there are correct ones to set beside them."""
+    published, model, optimizer = config["published"], wildcards.model, wildcards.optimizer
+    points = study.get_published_points(config, model, optimizer)
+    drawn = [p for p in points if p in study.get_points(config, model, optimizer, "landscape")]
     return get_probe_section(
         wildcards.model,
         points=points,
         last=study.get_last_point(points),
-        landscape=int(wildcards.seed) in config["seeds"][: published["landscapes"]],
+        landscape=int(wildcards.seed) in config["seeds"][: published["landscapes"]] and drawn,
         published={key: value for key, value in published.items() if key != "landscapes"},
     )
 
