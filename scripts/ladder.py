@@ -1,10 +1,15 @@
 """Largest Hessian eigenvalues at the points of one run against the number of samples."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from typing import NamedTuple
 
 import numpy as np
 
-from lossgeo import job, probe
+from lossgeo import probe
 from lossgeo.hessian import sample_forms
 from lossgeo.ladder import Leading, disjoint_subsets, leading_eigenpairs
 from lossgeo.models import build
@@ -112,5 +117,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -1,5 +1,10 @@
 """Put a study's tables, figures and findings into one folder that can be read on its own."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 import hashlib
 import json
 import platform
@@ -12,7 +17,7 @@ from pathlib import Path
 import h5py
 import pandas as pd
 
-from lossgeo import costs, findings, job, store
+from lossgeo import costs, findings, store
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "hessian-eigenthings", "loss-landscapes")
 
@@ -79,5 +84,4 @@ def h5_attribute(path: str, name: str) -> str:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

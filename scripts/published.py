@@ -1,10 +1,15 @@
 """The estimators of the study under audit, faults included, at the ends of one run."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lossgeo import job, probe, published, store
+from lossgeo import probe, published, store
 from lossgeo.geometry import fitted_anisotropy, quadratic_r2
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
@@ -173,5 +178,4 @@ def pc1(test: Objective, snapshots: str, point: Point, points: int) -> dict[str,
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

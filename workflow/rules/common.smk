@@ -12,7 +12,13 @@ from jsonschema.exceptions import ValidationError
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import validate
 
+# before a lossgeo that is installed: here, and in the jobs, where Snakemake puts scripts/ last
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(
+        filter(None, [os.path.join(workflow.basedir, "scripts"), os.environ.get("PYTHONPATH")])
+    )
+)
 
 from lossgeo import data, digest, registry, study
 
