@@ -11,6 +11,7 @@ import yaml
 from scipy import stats
 
 from lossgeo import claims, registry, verdicts
+from lossgeo.checks import ConfigError
 from lossgeo.claims import Found, evaluate
 from lossgeo.prediction import leave_one_out_gain
 from lossgeo.statistics import (
@@ -21,7 +22,6 @@ from lossgeo.statistics import (
     range_effect,
     share_effect,
 )
-from lossgeo.study import ConfigError
 from lossgeo.verdicts import judge, verdict_of_arm, verdict_of_claim, verdict_of_endpoint
 
 NAN = math.nan
