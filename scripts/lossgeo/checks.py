@@ -152,8 +152,10 @@ def check_target(config: Mapping, names: Mapping[str, str], stage: str | None = 
         _check_name("seed", seed, [str(run.seed) for run in runs], of)
     epoch = fork.removeprefix("fork") or names.get("epoch")
     if epoch:
-        forks = [p for p in study.get_forks(config) if p.a == f"seed{seeds[0]}"]
-        epochs = dict.fromkeys(p.b.removeprefix("fork") for p in forks if p.model == runs[0].model)
+        start = (*runs[0][:2], f"seed{seeds[0]}")
+        epochs = [
+            fork.b.removeprefix("fork") for fork in study.get_forks(config) if fork[:3] == start
+        ]
         _check_name("epoch of a fork", epoch, epochs, f" of seed {seeds[0]}{of}")
 
 

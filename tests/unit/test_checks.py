@@ -18,7 +18,7 @@ from lossgeo import checks, study
 from lossgeo.checks import ConfigError
 from lossgeo.data import DATASETS, FILES
 
-from .configs import CONFIG, SCHEMA, completed, put_data, with_fork, with_own_data
+from .configs import CONFIG, ROOT, SCHEMA, completed, put_data, with_fork, with_own_data
 
 
 @pytest.fixture
@@ -36,15 +36,14 @@ def test_a_sound_config_passes(config):
 
 def test_the_projects_own_configs_pass(tmp_path, monkeypatch):
     """config.yaml, and each overlay put over it, which keeps the experiments that it names."""
-    root = SCHEMA.parents[2]
     monkeypatch.chdir(tmp_path)
     for overlay, named in (
         (None, ["architecture", "matched", "optimizer", "samples", "instability"]),
         ("config.quick.yaml", ["architecture", "matched", "optimizer", "samples", "instability"]),
         ("config.connectivity.yaml", ["instability", "width"]),
     ):
-        config = checks.read_yaml(root / "config.yaml")
-        files = [root / overlay] if overlay else []
+        config = checks.read_yaml(ROOT / "config.yaml")
+        files = [ROOT / overlay] if overlay else []
         for file in files:
             update_config(config, checks.read_yaml(file))
         made = checks.complete(config, SCHEMA, checks.named_experiments(files))
