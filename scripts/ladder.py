@@ -76,9 +76,10 @@ def main(snakemake) -> None:
     device = choose_device(config["device"])
     model = build(config["model"], *probe.load_shape(snakemake.input.data))
     inputs, targets = probe.load_split(snakemake.input.data, config["data"], split)
-    rungs = cut(len(targets), settings, split, identity["seed"])
     groups = {}
     for name in config["points"]:
+        at = settings["at"][name]
+        rungs = cut(len(targets), at, split, identity["seed"])
         point = probe.load_point(snapshots, name)
         found, errors = [], []
         for size, number, chosen in rungs:
@@ -86,7 +87,7 @@ def main(snakemake) -> None:
             leading = leading_eigenpairs(
                 objective,
                 point.theta,
-                top=settings["top"],
+                top=at["top"],
                 tolerance=settings["tolerance"],
                 generator=torch_generator("ladder", identity["seed"], size, number),
             )

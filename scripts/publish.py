@@ -42,7 +42,7 @@ def main(snakemake) -> None:
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted((folder / "tables").iterdir())
         },
-        "costs": costs.spent(results / "benchmarks"),
+        "costs": costs.spent(results),
     }
     (folder / "run.json").write_text(json.dumps(run, indent=1, sort_keys=True) + "\n")
     registry = snakemake.params.registry

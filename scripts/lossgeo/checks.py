@@ -470,12 +470,17 @@ def _check_grids(config: Mapping) -> None:
                 f"config key flatness.{key}: found {list(radii)}, expected ascending radii: each "
                 "ball's search begins with what was found in the one before"
             )
-    ladder = config["ladder"]
-    if isinstance(ladder["subsets"], list) and len(ladder["subsets"]) != len(ladder["samples"]):
-        raise ConfigError(
-            f"config key ladder.subsets: found {ladder['subsets']}, expected one number, or one "
-            f"for each of the {len(ladder['samples'])} sizes of ladder.samples"
-        )
+    ladders = {"ladder": config["ladder"]} | {
+        f"experiments.{name}.ladder": experiment["ladder"]
+        for name, experiment in config["experiments"].items()
+        if "ladder" in experiment
+    }
+    for key, ladder in ladders.items():
+        if len(study.get_subsets(ladder)) != len(ladder["samples"]):
+            raise ConfigError(
+                f"config key {key}.subsets: found {ladder['subsets']}, expected one number, or one "
+                f"for each of the {len(ladder['samples'])} sizes of {key}.samples"
+            )
     rungs = config["connectivity"]["rungs"]
     if "renormalised" in rungs and "aligned" not in rungs:
         raise ConfigError(

@@ -83,6 +83,43 @@ def get_published_points(config: Mapping, model: str, optimizer: str) -> list[st
     return [point for point in points if point != "matched"]
 
 
+def get_ladder(config: Mapping, model: str, optimizer: str) -> dict[str, dict[str, Any]]:
+    """Point -> what the ladder measures there: sizes of subsets, how many of each, eigenvalues.
+
+    Those of each experiment that has the point, or of the section `ladder` where it has none.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for experiment in _experiments(config, model, optimizer):
+        if "ladder" not in experiment["stages"]:
+            continue
+        settings = experiment.get("ladder", config["ladder"])
+        for point in experiment["points"]:
+            at = found.setdefault(point, {"counts": {}, "top": 0})
+            at["top"] = max(at["top"], settings["top"])
+            for size, count in zip(settings["samples"], get_subsets(settings), strict=True):
+                at["counts"][size] = max(count, at["counts"].get(size, 0))
+    return {
+        point: {
+            "samples": sorted(at["counts"]),
+            "subsets": [at["counts"][size] for size in sorted(at["counts"])],
+            "top": at["top"],
+        }
+        for point, at in found.items()
+    }
+
+
+def get_subsets(ladder: Mapping) -> list[int]:
+    """How many subsets a ladder has of each of its sizes."""
+    counts = ladder["subsets"]
+    return [counts] * len(ladder["samples"]) if isinstance(counts, int) else list(counts)
+
+
+def has_many_sizes(config: Mapping, experiment: str) -> bool:
+    """Whether an experiment's ladder has more than one rung."""
+    settings = config["experiments"][experiment].get("ladder", config["ladder"])
+    return len(settings["samples"]) > 1
+
+
 def get_last_point(points: Sequence[str]) -> str:
     """Of init, epochN and final the one that a run reaches last."""
 
@@ -105,10 +142,13 @@ def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
 def get_rescaled_point(config: Mapping, model: str, optimizer: str, seed: int) -> str | None:
     """The point at which `flatness` compares a run with rescaled networks, or None.
 
-    One run of each model is enough: its first, at the last point of its first experiment.
+    One run of each family is enough: of its first model the first, at the last point of its first
+    experiment.
     """
-    first = next((run for run in get_runs(config, "flatness") if run.model == model), None)
-    if first != (model, optimizer, seed):
+    families: dict[str, Run] = {}
+    for run in get_runs(config, "flatness"):
+        families.setdefault(config["models"][run.model].get("family", run.model), run)
+    if (model, optimizer, seed) not in families.values():
         return None
     experiments = _experiments(config, model, optimizer)
     return next(e["points"][-1] for e in experiments if "flatness" in e["stages"])
@@ -248,8 +288,13 @@ def get_taxonomy(config: Mapping) -> dict[str, Any]:
     cells = []
     for name, found in config["experiments"].items():
         point = get_shown_points(config, name)[-1]
-        if {"hessian", "connectivity"} <= set(found["stages"]) and point in found["points"]:
-            cells += [(m, o, point) for m in found["models"] for o in found["optimizers"]]
+        cells += [
+            (model, optimizer, point)
+            for model in found["models"]
+            for optimizer in found["optimizers"]
+            if "connectivity" in found["stages"]
+            and point in get_points(config, model, optimizer, "hessian")
+        ]
     return {"cells": list(dict.fromkeys(cells))}
 
 

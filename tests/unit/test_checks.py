@@ -37,17 +37,18 @@ def test_a_sound_config_passes(config):
 def test_the_projects_own_configs_pass(tmp_path, monkeypatch):
     """config.yaml, and each overlay put over it, which keeps the experiments that it names."""
     monkeypatch.chdir(tmp_path)
+    quick = {"architecture", "matched", "connectivity", "optimizer", "samples", "instability"}
     for overlay, named in (
-        (None, ["architecture", "matched", "optimizer", "samples", "instability"]),
-        ("config.quick.yaml", ["architecture", "matched", "optimizer", "samples", "instability"]),
-        ("config.connectivity.yaml", ["instability", "width"]),
+        (None, quick | {"wide", "matched-optimizer", "matched-sgd", "widths"}),
+        ("config.quick.yaml", quick),
+        ("config.connectivity.yaml", {"instability", "width"}),
     ):
         config = checks.read_yaml(ROOT / "config.yaml")
         files = [ROOT / overlay] if overlay else []
         for file in files:
             update_config(config, checks.read_yaml(file))
         made = checks.complete(config, SCHEMA, checks.named_experiments(files))
-        assert sorted(made["experiments"]) == sorted(named)
+        assert set(made["experiments"]) == named
         used = {model for entry in made["experiments"].values() for model in entry["models"]}
         assert set(made["models"]) == used
 
@@ -757,6 +758,8 @@ def ask_everything(config: dict) -> None:
             study.has_matched_point(config, model, optimizer)
             if stage not in (None, "trajectory"):
                 assert study.get_points(config, model, optimizer, stage)
+            if stage == "ladder":
+                assert study.get_ladder(config, model, optimizer)
             if stage == "flatness":
                 study.get_rescaled_point(config, model, optimizer, seed)
             if stage == "published":

@@ -318,6 +318,9 @@ def test_a_claim_of_ones_own_is_an_entry(copy):
     assert (found["n"], found["verdict"]) == (2, "inconclusive")
     page = (copy / RESULTS / "study" / "README.md").read_text()
     assert "own-is-sharper: inconclusive" in page
+    costs = json.loads((copy / RESULTS / "study" / "run.json").read_text())["costs"]
+    assert {row["rule"]: row["jobs"] for row in costs}["train"] == 8
+    assert "\n| train | 8 |" in page
 
 
 def test_mnist_is_fetched_once(fresh):

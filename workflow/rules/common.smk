@@ -101,6 +101,19 @@ def get_point_section(wildcards, stage, **entries):
     )
 
 
+def get_ladder_section(wildcards):
+    """What the ladder of a run depends on: what it measures at each point, on samples of its own."""
+    return get_point_section(
+        wildcards,
+        "ladder",
+        ladder={
+            "tolerance": config["ladder"]["tolerance"],
+            "at": study.get_ladder(config, wildcards.model, wildcards.optimizer),
+        },
+        objective={"split": config["objective"]["split"]},
+    )
+
+
 def get_published_section(wildcards):
     """What the published estimators of a run depend on; its surfaces are those of few seeds."""
     published = config["published"]
@@ -302,6 +315,8 @@ def is_drawn(figure, name):
     experiment = config["experiments"][name]
     if not set(FIGURES[figure][1]) <= set(experiment["stages"]):
         return False
+    if figure == "ladder":
+        return study.has_many_sizes(config, name)
     if figure == "widths":
         return len(experiment["optimizers"]) == 1
     if figure == "curvature_by_width":

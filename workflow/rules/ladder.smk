@@ -12,9 +12,7 @@ rule ladder:
         "../../envs/hessian.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_point_section(
-            wildcards, "ladder", objective={"split": config["objective"]["split"]}
-        ),
+        config=get_ladder_section,
         code=lambda wildcards: get_code("ladder.py", wildcards.model),
     message:
         "eigenvalues against samples of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
