@@ -11,7 +11,7 @@ from lossgeo import store
 from lossgeo.tables import MEASURED, identity_of
 
 NUMBERS = (
-    *("train_loss", "train_accuracy", "test_loss", "test_accuracy"),
+    *("train_loss_all", "train_accuracy_all", "test_loss_all", "test_accuracy_all"),
     *("eigenvalue", "eigenvalue_low", "eigenvalue_high", "stopped"),
     *("noise_rise", "noise_spread"),
     *("plane_anisotropy", "plane_cosine", "plane_comb"),
@@ -35,7 +35,7 @@ def published(paths: Sequence[Path | str]) -> pd.DataFrame:
 
 
 def _losses(group: store.Group) -> dict:
-    return {name: group.attributes[name] for name in NUMBERS[:4]}
+    return {name: group.attributes[name.removesuffix("_all")] for name in NUMBERS[:4]}
 
 
 def _eigenvalues(group: store.Group) -> dict:
