@@ -259,9 +259,7 @@ def _gain(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
         return gain(np.arange(len(seeds)), features + (means[order] - means)[at])
 
     def effect(smallest: float, rng: np.random.Generator) -> Effect:
-        found = cluster_effect(
-            gain, len(seeds), smallest, null=exchanged, two_sided=False, rng=rng
-        )
+        found = cluster_effect(gain, len(seeds), smallest, null=exchanged, two_sided=False, rng=rng)
         return found._replace(n=len(models), p_equivalent=math.nan)
 
     circular = _is_set([part["x0"] for _, part in frame.groupby("model")])

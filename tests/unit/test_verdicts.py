@@ -11,6 +11,7 @@ import yaml
 from scipy import stats
 
 from lossgeo import claims, registry, verdicts
+from lossgeo.checks import ConfigError
 from lossgeo.claims import Found, evaluate
 from lossgeo.prediction import leave_one_out_gain
 from lossgeo.statistics import (
@@ -21,7 +22,6 @@ from lossgeo.statistics import (
     range_effect,
     share_effect,
 )
-from lossgeo.study import ConfigError
 from lossgeo.verdicts import judge, verdict_of_arm, verdict_of_claim, verdict_of_endpoint
 
 NAN = math.nan
@@ -163,7 +163,9 @@ def test_a_run_without_a_value_is_missed_and_one_that_was_never_trained_is_not()
     assert got.effect.n == 2
     assert got.remark == "1 of 3 seeds without a value"
     others = table.dropna().assign(x=1.0)
-    got = found(A_TO_B | {"quantity": "y"}, {"runs": table, "t": others}, y={"table": "t", "column": "x"})
+    got = found(
+        A_TO_B | {"quantity": "y"}, {"runs": table, "t": others}, y={"table": "t", "column": "x"}
+    )
     assert got.remark == "1 of 3 seeds without a value"
 
 
@@ -332,9 +334,7 @@ def test_how_many_pairs_a_share_takes_is_said(n, says):
     share = {"contrast": "share", "of": "m/sgd/final", "below": 0.5, "share": 0.9}
     got = found(share, {"runs": pairs})
     assert verdict_of_endpoint(got, "above") == ("inconclusive" if says else "reproduced")
-    assert got.remark == (
-        f"{n} pairs cannot show a share above 90%: that takes 36" if says else ""
-    )
+    assert got.remark == (f"{n} pairs cannot show a share above 90%: that takes 36" if says else "")
 
 
 def test_p_of_a_claim_of_no_difference_is_that_of_a_difference():
