@@ -188,7 +188,10 @@ def _of_claim(name: str, claim: Mapping, found: Mapping[str, Sequence[Mapping]])
         arm: verdict_of_arm([row["verdict"] for row in rows], needs) for arm, rows in found.items()
     }
     remarks = [
-        f"{row['part']}: {row['remark']}" for rows in found.values() for row in rows if row["remark"]
+        f"{row['part']}: {row['remark']}"
+        for rows in found.values()
+        for row in rows
+        if row["remark"]
     ]
     return {
         "claim": name,
