@@ -183,8 +183,8 @@ def _tau(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
 
     Within models: the mean of the models' taus, each weighted by its number of pairs of runs, with
     p of permutations of one quantity among the seeds, the same in every model, as these share what
-    belongs to a seed. Over models: tau of the models' means, with its exact p: runs of one model are
-    no independent evidence about models, and n counts models. Intervals are over seeds in both.
+    belongs to a seed. Over models: tau of the models' means, with its exact p: runs of one model
+    are no independent evidence about models, and n counts models. Intervals are over seeds in both.
     """
     frame, seeds = _runs(endpoint, [endpoint["quantity"], endpoint["with"]], quantities, tables)
     parts = [part for _, part in frame.groupby("model", sort=False)]

@@ -19,7 +19,8 @@ def render(template: Path | str, tables: Tables, registry: Mapping, run: Mapping
 
     The template sees `claims` (rows of the table verdicts, with their endpoints), whether it `has`
     some, `endpoint` with its numbers, how it is `judged`, and `verdict` by name, `mean` of a
-    quantity, `registry`, and `run`: what was run on what. A number that the study does not have reads "no data".
+    quantity, `registry`, and `run`: what was run on what. A number that the study does not have
+    reads "no data".
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False

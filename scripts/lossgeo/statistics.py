@@ -147,9 +147,9 @@ def cluster_effect(
 
     `statistic` takes indices (m,) of clusters, with repetitions, and returns a number, or NaN where
     it is not defined. The interval of 95 % is the bias-corrected and accelerated bootstrap's (Efron
-    1987), or where that is not defined, of percentiles; equivalence is judged by the bootstrap's own
-    distribution. Draws without a value are left out, if they are at most a tenth. `null` draws the
-    statistic under "no effect", and p is the share of the draws that are as far from 0 (or, not
+    1987), or where that is not defined, of percentiles; equivalence is judged by the bootstrap's
+    own distribution. Draws without a value are left out, if they are at most a tenth. `null` draws
+    the statistic under "no effect", and p is the share of the draws that are as far from 0 (or, not
     `two_sided`, as far above it), with the observed one among them. Fewer than 3 clusters give no
     interval.
     """

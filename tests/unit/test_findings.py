@@ -163,11 +163,17 @@ def test_sentences_read_with_every_verdict(registry, name):
     endpoints = endpoints.assign(estimate=-1.25, low=-2.5, high=0.5, n=5)
     for word in ("reproduced", "contradicted", "no effect", "inconclusive", "circular", "artefact"):
         arms = dict.fromkeys(("published", "corrected", "controls", "verdict"), word)
-        made = {**tables, "endpoints": endpoints.assign(verdict=word), "verdicts": claims.assign(**arms)}
+        made = {
+            **tables,
+            "endpoints": endpoints.assign(verdict=word),
+            "verdicts": claims.assign(**arms),
+        }
         page = render(TEMPLATES[name], made, registry, RUN)
         assert word in page.lower()
         assert "no verdict" not in page
-        assert not re.search(r"\bnan\b|\bNone\b|  +\.|\( *\)", page.partition("## Where a number")[0])
+        assert not re.search(
+            r"\bnan\b|\bNone\b|  +\.|\( *\)", page.partition("## Where a number")[0]
+        )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -253,10 +253,10 @@ def test_runs_of_one_model_are_no_evidence_about_models():
 @pytest.mark.parametrize("contrast", ["tau", "gain"])
 def test_models_that_differ_by_chance_have_no_verdict(rng, contrast):
     """What is measured belongs to six models, and not to their seeds, and is unrelated: the seeds
-    agree in each study, and yet at most 5 % of 200 studies, within their error, may see something.
+    agree in each study, and yet at most 5 % of 80 studies, within their error, may see something.
     """
     seen = 0
-    for _ in range(200):
+    for _ in range(80):
         rows = [
             {"model": f"m-{m}", "optimizer": "sgd", "point": "final", "seed": s}
             | dict(zip("xyz", of_model + 0.05 * rng.normal(size=3), strict=True))
@@ -269,10 +269,10 @@ def test_models_that_differ_by_chance_have_no_verdict(rng, contrast):
         how = {"with": "y", "within": "none"} if contrast == "tau" else {"from": ["y"]}
         how |= {"beyond": ["z"]} if contrast == "gain" else {}
         with pytest.MonkeyPatch.context() as fewer:
-            fewer.setattr("lossgeo.statistics.RESAMPLES", 99)
+            fewer.setattr("lossgeo.statistics.RESAMPLES", 49)
             got = found({"contrast": contrast} | models | how, tables, y=y, z=z)
         seen += verdict_of_endpoint(got, "above") == "reproduced"
-    assert seen <= 200 * 0.05 + 4 * math.sqrt(200 * 0.05 * 0.95)
+    assert seen <= 80 * 0.05 + 4 * math.sqrt(80 * 0.05 * 0.95)
 
 
 def test_a_gain_that_every_model_shares_is_found(rng):
@@ -305,26 +305,26 @@ def test_draws_that_leave_a_model_without_scatter_do_not_void_an_interval(rng):
 
 
 def test_models_that_share_their_seeds_are_permuted_together(rng):
-    """Three models whose x and y both follow the seed's: no relation, and p is uniform all the same.
+    """Three models whose x and y both follow the seed's, unrelated: p is uniform all the same.
 
     Permuted apart, 10 to 20 % of such studies are below 0.05.
     """
     below = 0
-    for _ in range(200):
+    for _ in range(80):
         of_seed = rng.normal(size=(2, 8))
         noise = rng.normal(size=(2, 3, 8))
         x, y = np.sqrt(0.9) * of_seed[:, None] + np.sqrt(0.1) * noise
         table = runs_table({f"m-{m + 1}": list(x[m]) for m in range(3)}).assign(y=y.ravel())
         tau = {"contrast": "tau", "with": "y", "models": ["m-1", "m-2", "m-3"], "at": "sgd/final"}
         with pytest.MonkeyPatch.context() as fewer:
-            fewer.setattr("lossgeo.statistics.RESAMPLES", 99)
+            fewer.setattr("lossgeo.statistics.RESAMPLES", 49)
             got = found(
                 tau | {"within": "model", "side": "above"},
                 {"runs": table},
                 y={"table": "runs", "column": "y"},
             )
         below += got.effect.p <= 0.05
-    assert below <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
+    assert below <= 80 * 0.05 + 3 * math.sqrt(80 * 0.05 * 0.95)
 
 
 @pytest.mark.parametrize(("n", "says"), [(5, True), (35, True), (36, False)])
