@@ -1,10 +1,15 @@
 """The order of one run's hidden units in which its weights are closest to another run's."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from collections.abc import Sequence
 
 import numpy as np
 
-from lossgeo import job, probe
+from lossgeo import probe
 from lossgeo.models import build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.parameters import Layout, layout_of
@@ -101,5 +106,4 @@ def describe(found: Alignment, units: Sequence[Units]) -> dict[str, Variable]:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -3,6 +3,11 @@
 The samples are those of the first run's seed.
 """
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossgeo import curves, job, paths, probe, renormalisation, similarity, store
+from lossgeo import curves, paths, probe, renormalisation, similarity, store
 from lossgeo.numerics import make_deterministic
 from lossgeo.objective import Objective
 from lossgeo.store import Group, Variable
@@ -169,5 +174,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -4,10 +4,15 @@ The second run's hidden units are in the order that the alignment found. Curves 
 whole training split, both of a pair on the same batches and values of t.
 """
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 import numpy as np
 import torch
 
-from lossgeo import curves, job, probe
+from lossgeo import curves, probe
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
 from lossgeo.store import Group, Variable
@@ -82,5 +87,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

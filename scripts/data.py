@@ -1,8 +1,13 @@
 """Bring the four IDX files of the data set into the data folder."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from pathlib import Path
 
-from lossgeo import data, job
+from lossgeo import data
 
 
 def main(snakemake) -> None:
@@ -12,5 +17,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -1,10 +1,15 @@
 """Say of every column of every table what it is, and in which unit."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from pathlib import Path
 
 import pandas as pd
 
-from lossgeo import job, store, tables
+from lossgeo import store, tables
 
 
 def main(snakemake) -> None:
@@ -13,5 +18,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -1,12 +1,17 @@
 """Draw one figure of an experiment as PDF and PNG."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from importlib import import_module
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 
-from lossgeo import job, store
+from lossgeo import store
 from lossgeo.plots.panels import style_of
 
 
@@ -26,5 +31,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

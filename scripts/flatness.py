@@ -1,11 +1,16 @@
 """Rise of the loss around the points of one run: under noise, at worst, and rescaled."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from lossgeo import invariance, job, probe
+from lossgeo import invariance, probe
 from lossgeo.hessian import sample_forms
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import Objective, mean_and_error
@@ -142,5 +147,4 @@ def describe(point: Point) -> dict:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -3,9 +3,14 @@
 After Frankle et al. 2020. Forks of one run see the same order, whenever they parted from it.
 """
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 import torch
 
-from lossgeo import job, probe, runs
+from lossgeo import probe, runs
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
 from lossgeo.parameters import layout_of
@@ -42,5 +47,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -1,10 +1,15 @@
 """Eigenvalues, spectral density and traces of the Hessian at the points of one run."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 import json
 
 import numpy as np
 
-from lossgeo import job, probe
+from lossgeo import probe
 from lossgeo.curvature import Curvature, Measured, curvature
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import Evaluation, evaluate
@@ -136,5 +141,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -1,10 +1,15 @@
 """Largest Hessian eigenvalues at the points of one run against the number of samples."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from typing import NamedTuple
 
 import numpy as np
 
-from lossgeo import job, probe
+from lossgeo import probe
 from lossgeo.hessian import sample_forms
 from lossgeo.ladder import Leading, disjoint_subsets, leading_eigenpairs
 from lossgeo.models import build
@@ -76,9 +81,10 @@ def main(snakemake) -> None:
     device = choose_device(config["device"])
     model = build(config["model"], *probe.load_shape(snakemake.input.data))
     inputs, targets = probe.load_split(snakemake.input.data, config["data"], split)
-    rungs = cut(len(targets), settings, split, identity["seed"])
     groups = {}
     for name in config["points"]:
+        at = settings["at"][name]
+        rungs = cut(len(targets), at, split, identity["seed"])
         point = probe.load_point(snapshots, name)
         found, errors = [], []
         for size, number, chosen in rungs:
@@ -86,7 +92,7 @@ def main(snakemake) -> None:
             leading = leading_eigenpairs(
                 objective,
                 point.theta,
-                top=settings["top"],
+                top=at["top"],
                 tolerance=settings["tolerance"],
                 generator=torch_generator("ladder", identity["seed"], size, number),
             )
@@ -111,5 +117,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -1,9 +1,14 @@
 """Random lines, random planes and the eigenvector plane through the points of one run."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 import numpy as np
 import torch
 
-from lossgeo import directions, job, multilevel, probe, store, surface
+from lossgeo import directions, multilevel, probe, store, surface
 from lossgeo.hessian import sample_forms
 from lossgeo.multilevel import Levels
 from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
@@ -238,5 +243,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

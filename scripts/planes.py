@@ -1,11 +1,16 @@
 """Planes through two minima and a third, or the midpoint of a curve between them."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from lossgeo import job, multilevel, probe, store, surface
+from lossgeo import multilevel, probe, store, surface
 from lossgeo.numerics import make_deterministic, numpy_generator
 from lossgeo.objective import Objective
 from lossgeo.store import Group, Variable
@@ -127,5 +132,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

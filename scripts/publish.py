@@ -1,5 +1,10 @@
 """Put a study's tables, figures and findings into one folder that can be read on its own."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 import hashlib
 import json
 import platform
@@ -12,7 +17,7 @@ from pathlib import Path
 import h5py
 import pandas as pd
 
-from lossgeo import costs, findings, job, store
+from lossgeo import costs, findings, store
 
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "hessian-eigenthings", "loss-landscapes")
 
@@ -31,7 +36,7 @@ def main(snakemake) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
     run = {
-        **repository(),
+        **repository(snakemake.params.config["claims"]),
         "results": str(results),
         "machine": machine(),
         "kernels": h5_attribute(inputs.run, "kernels"),
@@ -50,8 +55,9 @@ def main(snakemake) -> None:
         (folder / name).write_text(findings.render(template, tables, registry, run))
 
 
-def repository() -> dict:
-    """The commit that is checked out, and whether tracked files have changed since."""
+def repository(claims: str) -> dict:
+    """The commit that is checked out, whether tracked files have changed since, and the last commit
+    of the registry of claims, with its date."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True)
@@ -60,6 +66,7 @@ def repository() -> dict:
     return {
         "commit": git("rev-parse", "HEAD") or "unknown",
         "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "registry_commit": git("log", "-1", "--format=%h of %cs", "--", claims) or "unknown",
     }
 
 
@@ -77,5 +84,4 @@ def h5_attribute(path: str, name: str) -> str:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

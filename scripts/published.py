@@ -1,14 +1,19 @@
 """The estimators of the study under audit, faults included, at the ends of one run."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lossgeo import job, probe, published, store
+from lossgeo import probe, published, store
 from lossgeo.geometry import fitted_anisotropy, quadratic_r2
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
-from lossgeo.objective import Objective, make_objective
+from lossgeo.objective import Objective, evaluate, make_objective
 from lossgeo.probe import Point
 from lossgeo.store import Group, Variable
 
@@ -19,17 +24,18 @@ def main(snakemake) -> None:
     settings = config["published"]
     identity = probe.run_identity(snapshots)
     seed = identity["seed"]
-    test, batches = objectives(snakemake.input.data, config)
+    train, test, batches = objectives(snakemake.input.data, config)
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name)
         groups[name] = Group({}, {"status": point.status, "step": point.step})
         if point.status == "ok":
             parts = {
+                "losses": losses(train, test, point),
                 "eigenvalues": eigenvalues(batches, point, settings, seed),
                 "noise": noise(test, point, settings, seed),
             }
-            if config["landscape"]:
+            if config["landscape"] and name in config["landscape"]:
                 parts |= surfaces(batches[0], point, settings, seed)
             if name == config["last"]:
                 parts |= pc1(test, snapshots, point, settings["pc1_points"])
@@ -45,14 +51,26 @@ def main(snakemake) -> None:
     )
 
 
-def objectives(files: Sequence[str], config: Mapping) -> tuple[Objective, list[Objective]]:
-    """The test loss, and that of each of the first mini-batches in the split's own order."""
+def objectives(
+    files: Sequence[str], config: Mapping
+) -> tuple[Objective, Objective, list[Objective]]:
+    """The training and the test loss, and those of the first mini-batches of the test split."""
     settings, device = config["published"], choose_device(config["device"])
     model = build(config["model"], *probe.load_shape(files))
-    split = probe.load_split(files, config["data"], "test")
-    parts = zip(*(part.split(settings["batch_size"]) for part in split), strict=True)
+    train, test = (probe.load_split(files, config["data"], split) for split in ("train", "test"))
+    parts = zip(*(part.split(settings["batch_size"]) for part in test), strict=True)
     batches = [make_objective(model, *part, device=device) for part in parts]
-    return make_objective(model, *split, device=device), batches[: settings["batches"]]
+    whole = (make_objective(model, *split, device=device) for split in (train, test))
+    return *whole, batches[: settings["batches"]]
+
+
+def losses(train: Objective, test: Objective, point: Point) -> Group:
+    """Loss and accuracy on all samples of both splits, as they were reported."""
+    found = {}
+    for split, objective in (("train", train), ("test", test)):
+        measured = evaluate(objective, point.theta)
+        found |= {f"{split}_loss": measured.loss, f"{split}_accuracy": measured.accuracy}
+    return Group({}, found)
 
 
 def eigenvalues(batches: list[Objective], point: Point, settings: Mapping, seed: int) -> Group:
@@ -160,5 +178,4 @@ def pc1(test: Objective, snapshots: str, point: Point, points: int) -> dict[str,
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

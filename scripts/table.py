@@ -1,8 +1,13 @@
 """Make one tidy table from the files of a stage."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from importlib import import_module
 
-from lossgeo import job, store
+from lossgeo import store
 
 
 def main(snakemake) -> None:
@@ -13,5 +18,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -1,10 +1,15 @@
 """Train one run: snapshots of theta (HDF5) and the history of the losses (CSV)."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 import numpy as np
 import pandas as pd
 import torch
 
-from lossgeo import job, probe, runs, store
+from lossgeo import probe, runs, store
 from lossgeo.hessian import gradient
 from lossgeo.models import build, family_of
 from lossgeo.numerics import (
@@ -81,5 +86,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

@@ -1,11 +1,16 @@
 """PCA of one run's snapshots, the surface on its plane, and what structureless paths would show."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from lossgeo import directions, job, multilevel, probe, store, surface, trajectory
+from lossgeo import directions, multilevel, probe, store, surface, trajectory
 from lossgeo.geometry import quadratic_r2
 from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
 from lossgeo.objective import Objective, evaluate_many
@@ -167,5 +172,4 @@ def parabola(
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

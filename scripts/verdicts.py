@@ -1,10 +1,15 @@
 """Judge the claims of a registry by the study's tables."""
 
+from lossgeo import job
+
+if __name__ == "__main__":
+    job.begin(snakemake)
+
 from pathlib import Path
 
 import pandas as pd
 
-from lossgeo import job, store, verdicts
+from lossgeo import store, verdicts
 
 
 def main(snakemake) -> None:
@@ -17,5 +22,4 @@ def main(snakemake) -> None:
 
 
 if __name__ == "__main__":
-    job.log_to(snakemake.log[0])
     main(snakemake)

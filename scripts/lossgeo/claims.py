@@ -17,6 +17,7 @@ from scipy import stats
 from lossgeo.prediction import leave_one_out_gain
 from lossgeo.registry import EFFECTS
 from lossgeo.statistics import (
+    LEVEL,
     Effect,
     cluster_effect,
     kendall_tau,
@@ -43,6 +44,7 @@ class Found(NamedTuple):
     smallest: float  # effect that counts, on the effect's scale
     circular: bool  # the quantity was set by the design: all seeds of a model share one value
     remark: str  # what is missing; empty: nothing
+    unit: str = "seeds"  # what the effect's n counts: seeds, pairs or models
 
 
 def evaluate(endpoint: Mapping, registry: Mapping, tables: Tables, name: str) -> Found:
@@ -54,9 +56,7 @@ def evaluate(endpoint: Mapping, registry: Mapping, tables: Tables, name: str) ->
     except NoDataError as error:
         return Found(NOTHING, smallest, False, str(error))
     effect = sample.effect(smallest, rng)
-    missing = sample.expected - effect.n
-    remark = f"{missing} of {sample.expected} {sample.unit} without a value" if missing > 0 else ""
-    return Found(effect, smallest, sample.circular, remark)
+    return Found(effect, smallest, sample.circular, sample.remark, sample.unit)
 
 
 def smallest_effect(endpoint: Mapping, registry: Mapping) -> float:
@@ -118,9 +118,9 @@ class _Sample(NamedTuple):
     """What a contrast found in the tables: how to get its effect, and of how many."""
 
     effect: Any  # (smallest, rng) -> Effect
-    expected: int  # runs, pairs or seeds there are
-    unit: str
+    unit: str  # what is counted as independent
     circular: bool
+    remark: str  # what is missing
 
 
 def _ratio(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
@@ -128,36 +128,41 @@ def _ratio(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     sides = [_of(endpoint, quantities, tables, side) for side in ("of", "to")]
     a, b = sides[0].align(sides[1], join="inner")
     logs = np.log(_positive(a)) - np.log(_positive(b))
-    return _means(logs, sides)
+    return _means(logs, sides, tables, [endpoint["of"], endpoint["to"]])
 
 
 def _difference(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     """a - b, paired by seed."""
     sides = [_of(endpoint, quantities, tables, side) for side in ("of", "to")]
     a, b = sides[0].align(sides[1], join="inner")
-    return _means(a - b, sides)
+    return _means(a - b, sides, tables, [endpoint["of"], endpoint["to"]])
 
 
 def _level(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     """a - expected."""
     values = _of(endpoint, quantities, tables, "of")
-    return _means(values - endpoint["expected"], [values], design=False)
+    return _means(values - endpoint["expected"], [values], tables, [endpoint["of"]], design=False)
 
 
 def _range(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     """log(a / expected)."""
     values = _of(endpoint, quantities, tables, "of")
     logs = np.log(_positive(values) / endpoint["expected"])
-    return _Sample(lambda smallest, rng: range_effect(logs), len(values), "seeds", False)
+    missing = _missing(int(logs.notna().sum()), logs.index, tables, [endpoint["of"]])
+    return _Sample(lambda smallest, rng: range_effect(logs), "seeds", False, missing)
 
 
 def _share(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     """Whether a < below; what is not finite is not."""
     values = _of(endpoint, quantities, tables, "of")
-    inside = (values < endpoint["below"]).to_numpy()
-    unit = "pairs" if values.index.nlevels > 1 else "seeds"
+    inside, share = (values < endpoint["below"]).to_numpy(), endpoint["share"]
+    unit = _counted(values.index)
+    # all n below the limit are beyond the share where 0.025^(1/n) is (Clopper and Pearson 1934)
+    takes = math.ceil(math.log((1 - LEVEL) / 2) / math.log(share))
+    few = len(inside) < takes and inside.all()
+    remark = f"{len(inside)} {unit} cannot show a share above {share:.0%}: that takes {takes}"
     return _Sample(
-        lambda smallest, rng: share_effect(inside, endpoint["share"]), len(values), unit, False
+        lambda smallest, rng: share_effect(inside, share), unit, False, remark if few else ""
     )
 
 
@@ -169,45 +174,69 @@ def _slope(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     complete = logs.dropna()
     x = np.log2(widths)
     slopes = complete @ (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    return _means(slopes, list(columns.values()))
+    cells = [f"{model}/{endpoint['at']}" for model in columns]
+    return _means(slopes, list(columns.values()), tables, cells)
 
 
 def _tau(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
-    """Kendall's tau-b of two quantities over runs: within models, or over all of them.
+    """Kendall's tau-b of two quantities: over runs within models, or over models.
 
-    Within models: the mean of the models' taus, each weighted by its number of pairs of runs. p is
-    of permutations of one quantity among the runs of each model; or, over all, of the models'
-    means, exactly: runs of one model are no independent evidence about models.
+    Within models: the mean of the models' taus, each weighted by its number of pairs of runs, with
+    p of permutations of one quantity among the seeds, the same in every model, as these share what
+    belongs to a seed. Over models: tau of the models' means, with its exact p: runs of one model
+    are no independent evidence about models, and n counts models. Intervals are over seeds in both.
     """
     frame, seeds = _runs(endpoint, [endpoint["quantity"], endpoint["with"]], quantities, tables)
-    within = endpoint["within"] == "model"
-    parts = [part for _, part in frame.groupby("model", sort=False)] if within else [frame]
-    arrays = [part.to_numpy(float) for part in (p[["seed", "x0", "x1"]] for p in parts)]
+    parts = [part for _, part in frame.groupby("model", sort=False)]
+    columns = [part[["seed", "x0", "x1"]].to_numpy(float) for part in parts]
+    arrays = [(np.searchsorted(seeds, a[:, 0]), a[:, 1], a[:, 2]) for a in columns]
+    circular = _is_set([part["x1"] for part in parts])
+    lost = _lost(endpoint, frame)
 
-    def of_seeds(indices: np.ndarray) -> float:
-        rows = [[np.flatnonzero(a[:, 0] == seeds[i]) for i in indices] for a in arrays]
-        return kendall_tau(
-            [a[np.concatenate(r)][:, 1:].T for a, r in zip(arrays, rows, strict=True)]
+    def rows_of(indices: np.ndarray, seed: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.flatnonzero(seed == i) for i in indices])
+
+    if endpoint["within"] == "model":
+
+        def of_seeds(indices: np.ndarray) -> float:
+            drawn = [(rows_of(indices, seed), x, y) for seed, x, y in arrays]
+            return kendall_tau([(x[rows], y[rows]) for rows, x, y in drawn])
+
+        def permuted(rng: np.random.Generator) -> float:
+            order = rng.permutation(len(seeds))
+            return kendall_tau([(x, y[np.argsort(order[seed])]) for seed, x, y in arrays])
+
+        return _Sample(
+            lambda smallest, rng: cluster_effect(
+                of_seeds, len(seeds), smallest, null=permuted, rng=rng
+            ),
+            "seeds",
+            circular,
+            lost,
         )
 
-    def permuted(rng: np.random.Generator) -> float:
-        return kendall_tau([(a[:, 1], rng.permutation(a[:, 2])) for a in arrays])
+    def of_means(indices: np.ndarray) -> float:
+        rows = [rows_of(indices, seed) for seed, _, _ in arrays]
+        if not all(map(len, rows)):
+            return math.nan  # not one of a model's seeds was drawn
+        means = [(x[r].mean(), y[r].mean()) for r, (_, x, y) in zip(rows, arrays, strict=True)]
+        return kendall_tau([tuple(np.array(means).T)])
 
     def effect(smallest: float, rng: np.random.Generator) -> Effect:
-        null = permuted if within else None
-        found = cluster_effect(of_seeds, len(seeds), smallest, null=null, rng=rng)
-        if within:
-            return found
-        means = frame.groupby("model")[["x0", "x1"]].mean()
-        p = stats.kendalltau(means["x0"], means["x1"]).pvalue
-        return found._replace(p=float(p), p_floor=2 / math.factorial(len(means)))
+        found = cluster_effect(of_means, len(seeds), smallest, rng=rng)
+        x, y = np.array([(x.mean(), y.mean()) for _, x, y in arrays]).T
+        p, n = float(stats.kendalltau(x, y).pvalue), len(arrays)
+        return found._replace(n=n, p=p, p_floor=2 / math.factorial(n), p_equivalent=math.nan)
 
-    circular = _is_set([part["x1"] for _, part in frame.groupby("model")])
-    return _Sample(effect, len(seeds), "seeds", circular)
+    return _Sample(effect, "models", circular, lost)
 
 
 def _gain(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
-    """How much better a quantity of a model left out is predicted with further quantities."""
+    """How much better a quantity of a model left out is predicted with further quantities.
+
+    The interval is over seeds. p says how often further quantities are as good whose means were
+    exchanged between the models: of that, n counts models.
+    """
     beyond, further = endpoint["beyond"], endpoint["from"]
     names = [endpoint["quantity"], *beyond, *further]
     frame, seeds = _runs(endpoint, names, quantities, tables)
@@ -215,22 +244,26 @@ def _gain(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     keep = logs.notna().all(axis=1)
     logs, frame = logs[keep].to_numpy(), frame[keep]
     of_seed = [np.flatnonzero(frame["seed"] == seed) for seed in seeds]
-    models = frame["model"].to_numpy()
-    if len(set(models)) < 3:
+    models, at = np.unique(frame["model"], return_inverse=True)
+    if len(models) < 3:
         raise NoDataError("fewer than three models have all of its quantities")
+    target, base, features = np.split(logs, [1, 1 + len(beyond)], axis=1)
+    means = np.array([features[at == model].mean(0) for model in range(len(models))])
 
-    def gain(indices: np.ndarray) -> float:
+    def gain(indices: np.ndarray, features: np.ndarray = features) -> float:
         rows = np.concatenate([of_seed[i] for i in indices])
-        base = logs[rows, 1 : 1 + len(beyond)]
-        return leave_one_out_gain(logs[rows, 0], base, logs[rows, 1 + len(beyond) :], models[rows])
+        return leave_one_out_gain(target[rows, 0], base[rows], features[rows], at[rows])
+
+    def exchanged(rng: np.random.Generator) -> float:
+        order = rng.permutation(len(models))
+        return gain(np.arange(len(seeds)), features + (means[order] - means)[at])
+
+    def effect(smallest: float, rng: np.random.Generator) -> Effect:
+        found = cluster_effect(gain, len(seeds), smallest, null=exchanged, two_sided=False, rng=rng)
+        return found._replace(n=len(models), p_equivalent=math.nan)
 
     circular = _is_set([part["x0"] for _, part in frame.groupby("model")])
-    return _Sample(
-        lambda smallest, rng: cluster_effect(gain, len(seeds), smallest, rng=rng),
-        len(seeds),
-        "seeds",
-        circular,
-    )
+    return _Sample(effect, "models", circular, _lost(endpoint, frame))
 
 
 CONTRASTS = {
@@ -283,15 +316,47 @@ def _runs(
     return frame, np.sort(frame["seed"].unique())
 
 
-def _means(values: pd.Series, sides: Sequence[pd.Series], *, design: bool = True) -> _Sample:
-    """Independent values, and whether what they come from was set by the design."""
-    units = set().union(*(side.index for side in sides))
+def _means(
+    values: pd.Series,
+    sides: Sequence[pd.Series],
+    tables: Tables,
+    cells: Sequence[str],
+    *,
+    design: bool = True,
+) -> _Sample:
+    """Independent values, what of them is missing, and whether what they come from was set."""
+    finite = int(np.isfinite(values).sum())
     return _Sample(
         lambda smallest, rng: mean_effect(values.to_numpy(), smallest, rng=rng),
-        len(units),
-        "seeds",
+        _counted(values.index),
         design and _is_set(sides),
+        _missing(finite, values.index, tables, cells),
     )
+
+
+def _missing(found: int, index: pd.Index, tables: Tables, cells: Sequence[str]) -> str:
+    """How many of the seeds that all `cells` have runs of, or of the pairs, are without a value."""
+    expected = len(index)
+    runs = tables.get("runs")
+    if index.nlevels == 1 and runs is not None:
+        asked = [{key: cell_of(cell)[key] for key in ("model", "optimizer")} for cell in cells]
+        trained = [
+            set(runs.loc[(runs[list(one)] == pd.Series(one)).all(axis=1), "seed"]) for one in asked
+        ]
+        expected = len(set.intersection(*trained))
+    missing = expected - found
+    return f"{missing} of {expected} {_counted(index)} without a value" if missing > 0 else ""
+
+
+def _lost(endpoint: Mapping, frame: pd.DataFrame) -> str:
+    """Which of an endpoint's models have no run with all of its quantities."""
+    known = set(frame["model"])
+    lost = [model for model in endpoint["models"] if model not in known]
+    return f"without all quantities: {', '.join(lost)}" if lost else ""
+
+
+def _counted(index: pd.Index) -> str:
+    return "pairs" if index.nlevels > 1 else "seeds"
 
 
 def _is_set(sides: Sequence[pd.Series]) -> bool:

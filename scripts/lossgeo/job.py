@@ -1,9 +1,142 @@
-"""What every job of the workflow does first."""
+"""What every job of the workflow does first, and what it refuses to write.
 
+Only the standard library is imported here, so that a job has begun when anything else fails.
+"""
+
+import hashlib
+import os
 import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 
-def log_to(path: Path | str) -> None:
-    """Send everything that this process prints from now on, tracebacks included, to a log file."""
-    sys.stdout = sys.stderr = open(path, "w", buffering=1)  # noqa: SIM115 (open until the end)
+@dataclass(frozen=True)
+class Job:
+    """The job that this process does."""
+
+    began: int  # in ns, by the clock of the file system on which its log is
+    code: Mapping[str, Path]  # module -> the file whose digest the job records
+
+
+_job: Job | None = None  # none in a notebook, in a test, in the workflow itself
+
+
+def begin(snakemake) -> None:
+    """Before the imports that take seconds: the job's log, an end with Snakemake, its code.
+
+    Everything that is printed from now on, tracebacks included, goes to the job's log. When
+    Snakemake ends before the job does, the job ends too. Modules come from the clone's `scripts/`
+    before any that are installed.
+
+    Exits with one line where a file is no longer what its digest says, or where a module comes
+    from another file (see `check`).
+    """
+    global _job
+    log = open(snakemake.log[0], "w", buffering=1)  # noqa: SIM115 (open until the end)
+    sys.stdout = sys.stderr = log
+    _end_with(_ancestors(sys.argv[0]))
+    scripts = Path(snakemake.scriptdir).resolve()
+    sys.path.insert(0, str(scripts))
+    code = _find_code(snakemake.params.get("code", {}), scripts)
+    _job = Job(os.fstat(log.fileno()).st_mtime_ns, code)
+    _check_code(_job)
+
+
+def check(path: Path) -> None:
+    """Exit with one line where this process's job must not write `path`, if it does a job.
+
+    That is where `path` is newer than the job: then Snakemake was killed, this job was not, and
+    what a second run made is there. And it is where a module in use is not the file whose digest
+    the job records.
+    """
+    if _job is None:
+        return
+    if path.exists() and path.stat().st_mtime_ns > _job.began:
+        sys.exit(
+            f"{path} was written after this job began, by another one: it is left as it is. "
+            "End what still runs of an earlier snakemake call, and run snakemake again"
+        )
+    _check_code(_job)
+
+
+def _find_code(digests: Mapping[str, str], scripts: Path) -> dict[str, Path]:
+    """Module -> the file that has its digest, under `scripts` or in the working directory.
+
+    Scripts are left out: they run from Snakemake's copy.
+    """
+    code = {}
+    for name, digest in digests.items():
+        for path in (scripts / name, Path.cwd().resolve() / name):
+            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+                break
+        else:
+            sys.exit(
+                f"{name} was edited after snakemake had read it, and this job would record what "
+                "it was before: run snakemake again"
+            )
+        if path.parent != scripts:
+            module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            code[module] = path
+    return code
+
+
+def _check_code(job: Job) -> None:
+    """Exit with one line at the first module that was imported from another file."""
+    for module, expected in job.code.items():
+        found = getattr(sys.modules.get(module), "__file__", None)
+        if found is not None and Path(found).resolve() != expected.resolve():
+            sys.exit(
+                f"module {module} was imported from {found}, expected {expected}, whose digest "
+                "this job records: uninstall the other one, or take it off PYTHONPATH"
+            )
+
+
+def _ancestors(script: str) -> list[int]:
+    """This process's parent, and further ones up to Snakemake, which started the script.
+
+    Between them are those that have the script in their own command: shells and the like.
+    """
+    pids = [os.getppid()]
+    try:
+        while pids[-1] > 1 and script.encode() in Path(f"/proc/{pids[-1]}/cmdline").read_bytes():
+            pids.append(_parent(pids[-1]))
+    except OSError:  # no /proc: the parent alone
+        pass
+    return pids
+
+
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def _is_orphan(ancestors: list[int]) -> bool:
+    """Whether one of them has ended: its child then has another parent."""
+    if os.getppid() != ancestors[0]:
+        return True
+    try:
+        return any(_parent(child) != ancestors[i + 1] for i, child in enumerate(ancestors[:-1]))
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:  # no answer is no reason to end
+        return False
+
+
+def _end_with(ancestors: list[int]) -> None:
+    """End this process within about a second of any of its `ancestors`.
+
+    Not by PR_SET_PDEATHSIG: Linux then watches the parent alone, which may be a shell that outlives
+    Snakemake, and takes the end of the thread that started the job for the end of Snakemake.
+    """
+
+    def watch() -> None:
+        while not _is_orphan(ancestors):
+            time.sleep(1)
+        try:
+            print("Snakemake has ended, and this job with it", file=sys.stderr)
+        finally:
+            os._exit(1)
+
+    threading.Thread(target=watch, name="end with Snakemake", daemon=True).start()

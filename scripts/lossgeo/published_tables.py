@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from lossgeo import store
 from lossgeo.tables import MEASURED, identity_of
 
 NUMBERS = (
+    *("train_loss_all", "train_accuracy_all", "test_loss_all", "test_accuracy_all"),
     *("eigenvalue", "eigenvalue_low", "eigenvalue_high", "stopped"),
     *("noise_rise", "noise_spread"),
     *("plane_anisotropy", "plane_cosine", "plane_comb"),
@@ -30,6 +32,10 @@ def published(paths: Sequence[Path | str]) -> pd.DataFrame:
             rows.append(row)
     table = pd.DataFrame(rows, columns=[*MEASURED, "point", "status", *NUMBERS])
     return table.astype({"stopped": "Int64"} | dict.fromkeys(set(NUMBERS) - {"stopped"}, float))
+
+
+def _losses(group: store.Group) -> dict:
+    return {name: group.attributes[name.removesuffix("_all")] for name in NUMBERS[:4]}
 
 
 def _eigenvalues(group: store.Group) -> dict:
@@ -61,7 +67,7 @@ def _lines(group: store.Group) -> dict:
         "line_start_distance": found["distance"].mean(),
         "line_start_rise": found["start"].mean() - minimum,
         "line_lowest_rise": found["loss"].min() - minimum,
-        "line_range": ranges.mean(),
+        "line_range": float(stats.gmean(ranges)),
     }
 
 
@@ -70,6 +76,7 @@ def _pc1(group: store.Group) -> dict:
 
 
 PARTS = {
+    "losses": _losses,
     "eigenvalues": _eigenvalues,
     "noise": _noise,
     "plane": _plane,

@@ -6,8 +6,9 @@ Plain Python, as `study`: the workflow reads it on every call.
 import csv
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from lossgeo.study import ConfigError
+from lossgeo.checks import ConfigError, read_yaml, validate
 
 ARMS = ("published", "corrected", "controls")
 EFFECTS = {  # the smallest effect of a contrast whose endpoint names none
@@ -18,6 +19,23 @@ EFFECTS = {  # the smallest effect of a contrast whose endpoint names none
     "gain": "gain",
 }
 WITHOUT_EFFECT = ("share", "range")  # contrasts that are judged without a smallest effect
+
+
+def load(path: str, schema: Path | str, tables: Collection[str]) -> dict[str, Any]:
+    """The registry in a file, checked; `tables` are all that a study can have.
+
+    Raises ConfigError: a line that begins with the file, or with the config's key if it is none.
+    """
+    try:
+        found = read_yaml(path, "registry")
+    except ConfigError as error:
+        raise ConfigError(f"config key claims: found {path!r}, but {error}") from None
+    try:
+        registry = validate(found, schema, "registry")
+        check(registry, tables, known_columns())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return registry
 
 
 def endpoints(registry: Mapping) -> Iterator[tuple[str, Mapping]]:

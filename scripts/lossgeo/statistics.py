@@ -10,6 +10,7 @@ from scipy import stats
 
 LEVEL = 0.95
 RESAMPLES = 1999  # of a bootstrap, and of a permutation test over clusters
+UNDEFINED = 0.1  # share of the draws of a bootstrap that may be without a value
 FLIPS = 2**14  # of a sign-flip test: exact for up to 14 values
 
 
@@ -28,7 +29,7 @@ class Effect(NamedTuple):
     estimate: float
     low: float  # of the interval
     high: float
-    n: int  # independent values: seeds or pairs
+    n: int  # independent values: seeds, pairs or models
     interval: str  # "t", "BCa bootstrap", "percentile bootstrap", "exact binomial" or "range"
     p: float = math.nan  # two-sided, of "it is 0"
     p_floor: float = math.nan  # the smallest that p can be with so few values
@@ -105,7 +106,7 @@ def mean_effect(values: np.ndarray, smallest: float, *, rng: np.random.Generator
         )
     else:  # no scatter but that of rounding: t would be 0 / 0, or infinite
         inside = float(abs(mean) >= smallest)
-    floor = max(2.0 ** (1 - n), 1 / (FLIPS + 1))
+    floor = max(2.0 ** (1 - n), 2 / (FLIPS + 1))
     return Effect(mean, low, high, n, "t", float(flipped.pvalue), floor, float(inside))
 
 
@@ -139,45 +140,49 @@ def cluster_effect(
     smallest: float,
     *,
     null: Callable[[np.random.Generator], float] | None = None,
+    two_sided: bool = True,
     rng: np.random.Generator,
 ) -> Effect:
     """A statistic of all clusters together (a study's seeds), from resampling whole clusters.
 
-    `statistic` takes indices (m,) of clusters, with repetitions, and returns a number. The interval
-    of 95 % is the bias-corrected and accelerated bootstrap's (Efron 1987), or where that is not
-    defined, of percentiles; equivalence is judged by the bootstrap's own distribution. `null` draws
-    the statistic under "no effect", and p is the share of the draws that are as far from 0, with
-    the observed one among them. Fewer than 3 clusters give no interval.
+    `statistic` takes indices (m,) of clusters, with repetitions, and returns a number, or NaN where
+    it is not defined. The interval of 95 % is the bias-corrected and accelerated bootstrap's (Efron
+    1987), or where that is not defined, of percentiles; equivalence is judged by the bootstrap's
+    own distribution. Draws without a value are left out, if they are at most a tenth. `null` draws
+    the statistic under "no effect", and p is the share of the draws that are as far from 0 (or, not
+    `two_sided`, as far above it), with the observed one among them. Fewer than 3 clusters give no
+    interval.
     """
     observed = float(statistic(np.arange(clusters)))
-    if clusters < 3 or not np.isfinite(observed):
-        return Effect(observed, math.nan, math.nan, clusters, "BCa bootstrap")
-
-    def resample(method: str, **given):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # BCa is not defined where all values are the same
-            return stats.bootstrap(
-                (np.arange(clusters),),
-                lambda chosen: statistic(np.asarray(chosen, dtype=int)),
-                vectorized=False,
-                confidence_level=LEVEL,
-                method=method,
-                rng=rng,
-                **given,
-            )
-
-    kind, found = "BCa bootstrap", resample("BCa", n_resamples=RESAMPLES)
-    if not np.isfinite(found.confidence_interval).all():
-        kind = "percentile bootstrap"
-        found = resample("percentile", n_resamples=0, bootstrap_result=found)
-    drawn = found.bootstrap_distribution
-    outside = max(np.mean(drawn <= -smallest), np.mean(drawn >= smallest))
     p = floor = math.nan
-    if null is not None:
-        as_far = sum(abs(null(rng)) >= abs(observed) * (1 - 1e-12) for _ in range(RESAMPLES))
-        p, floor = (1 + as_far) / (1 + RESAMPLES), 1 / (1 + RESAMPLES)
-    low, high = map(float, found.confidence_interval)
-    return Effect(observed, low, high, clusters, kind, p, floor, float(outside))
+    if null is not None and np.isfinite(observed):
+        size = abs if two_sided else float
+        drawn = np.array([size(null(rng)) for _ in range(RESAMPLES)])
+        as_far = np.sum(drawn >= size(observed) - 1e-12 * abs(observed))
+        p, floor = float((1 + as_far) / (1 + RESAMPLES)), 1 / (1 + RESAMPLES)
+    if clusters < 3 or not np.isfinite(observed):
+        return Effect(observed, math.nan, math.nan, clusters, "BCa bootstrap", p, floor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # BCa is not defined where all values are the same
+        found = stats.bootstrap(
+            (np.arange(clusters),),
+            lambda chosen: statistic(np.asarray(chosen, dtype=int)),
+            vectorized=False,
+            confidence_level=LEVEL,
+            method="BCa",
+            n_resamples=RESAMPLES,
+            rng=rng,
+        )
+    drawn = found.bootstrap_distribution
+    known = drawn[np.isfinite(drawn)]
+    if len(known) < (1 - UNDEFINED) * len(drawn):
+        return Effect(observed, math.nan, math.nan, clusters, "BCa bootstrap", p, floor)
+    kind, (low, high) = "BCa bootstrap", map(float, found.confidence_interval)
+    if not np.isfinite([low, high]).all():
+        kind = "percentile bootstrap"
+        low, high = map(float, np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    outside = float(max(np.mean(known <= -smallest), np.mean(known >= smallest)))
+    return Effect(observed, low, high, clusters, kind, p, floor, outside)
 
 
 def kendall_tau(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+from lossgeo import job
+
 if TYPE_CHECKING:
     import pandas
 
@@ -90,11 +92,15 @@ def write_csv(table: "pandas.DataFrame", path: Path | str) -> None:
 
 @contextmanager
 def whole_or_not(path: Path | str) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its name when the block has ended well."""
+    """A path beside `path` to write to, which takes its name when the block has ended well.
+
+    In a job of the workflow, `job.check` may refuse that.
+    """
     path = Path(path)
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield beside
+        job.check(path)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)

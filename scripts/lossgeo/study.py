@@ -1,23 +1,15 @@
-"""What a config asks for: its runs, points and pairs; and what is wrong with a config.
+"""What a config asks for: its runs, points and pairs. What is wrong with one is in `checks`.
 
 Plain Python: the workflow imports it on every call, so it must not import torch.
 """
 
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lossgeo import stability
-from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx, sha256
-
-
-class ConfigError(ValueError):
-    """One thing that is wrong with a config: which key, what was found, what was expected."""
+from lossgeo.data import DATASETS, FILES, sha256
 
 
 class Run(NamedTuple):
@@ -56,7 +48,18 @@ def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
 
 def get_epochs(config: Mapping, model: str, optimizer: str) -> int:
     """How long a run is trained: as long as the longest of its experiments asks."""
-    return max(_epochs(config, e, model) for e in _experiments(config, model, optimizer))
+    return max(
+        get_experiment_epochs(config, experiment, model)
+        for experiment in _experiments(config, model, optimizer)
+    )
+
+
+def get_experiment_epochs(config: Mapping, experiment: Mapping, model: str) -> int:
+    """For how long an experiment asks to train a model."""
+    epochs = experiment["epochs"]
+    if epochs == "published":
+        return published_epochs(config["models"][model]["family"], config["models"][model]["width"])
+    return epochs[model] if isinstance(epochs, Mapping) else epochs
 
 
 def get_points(config: Mapping, model: str, optimizer: str, stage: str) -> list[str]:
@@ -78,6 +81,43 @@ def get_published_points(config: Mapping, model: str, optimizer: str) -> list[st
     """
     points = get_points(config, model, optimizer, "published")
     return [point for point in points if point != "matched"]
+
+
+def get_ladder(config: Mapping, model: str, optimizer: str) -> dict[str, dict[str, Any]]:
+    """Point -> what the ladder measures there: sizes of subsets, how many of each, eigenvalues.
+
+    Those of each experiment that has the point, or of the section `ladder` where it has none.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for experiment in _experiments(config, model, optimizer):
+        if "ladder" not in experiment["stages"]:
+            continue
+        settings = experiment.get("ladder", config["ladder"])
+        for point in experiment["points"]:
+            at = found.setdefault(point, {"counts": {}, "top": 0})
+            at["top"] = max(at["top"], settings["top"])
+            for size, count in zip(settings["samples"], get_subsets(settings), strict=True):
+                at["counts"][size] = max(count, at["counts"].get(size, 0))
+    return {
+        point: {
+            "samples": sorted(at["counts"]),
+            "subsets": [at["counts"][size] for size in sorted(at["counts"])],
+            "top": at["top"],
+        }
+        for point, at in found.items()
+    }
+
+
+def get_subsets(ladder: Mapping) -> list[int]:
+    """How many subsets a ladder has of each of its sizes."""
+    counts = ladder["subsets"]
+    return [counts] * len(ladder["samples"]) if isinstance(counts, int) else list(counts)
+
+
+def has_many_sizes(config: Mapping, experiment: str) -> bool:
+    """Whether an experiment's ladder has more than one rung."""
+    settings = config["experiments"][experiment].get("ladder", config["ladder"])
+    return len(settings["samples"]) > 1
 
 
 def get_last_point(points: Sequence[str]) -> str:
@@ -102,10 +142,13 @@ def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
 def get_rescaled_point(config: Mapping, model: str, optimizer: str, seed: int) -> str | None:
     """The point at which `flatness` compares a run with rescaled networks, or None.
 
-    One run of each model is enough: its first, at the last point of its first experiment.
+    One run of each family is enough: of its first model the first, at the last point of its first
+    experiment.
     """
-    first = next(run for run in get_runs(config, "flatness") if run.model == model)
-    if first != (model, optimizer, seed):
+    families: dict[str, Run] = {}
+    for run in get_runs(config, "flatness"):
+        families.setdefault(config["models"][run.model].get("family", run.model), run)
+    if (model, optimizer, seed) not in families.values():
         return None
     experiments = _experiments(config, model, optimizer)
     return next(e["points"][-1] for e in experiments if "flatness" in e["stages"])
@@ -176,7 +219,7 @@ def get_connected_points(config: Mapping, model: str, optimizer: str, stage: str
 def get_fork_epochs(config: Mapping, model: str, optimizer: str) -> int:
     """The epoch to which forks of a run are trained."""
     return max(
-        _epochs(config, experiment, model)
+        get_experiment_epochs(config, experiment, model)
         for experiment in _experiments(config, model, optimizer)
         if "instability" in experiment["stages"]
     )
@@ -211,7 +254,7 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
         "models": found["models"],
         "optimizers": found["optimizers"],
         "points": found["points"],
-        "epochs": {model: _epochs(config, found, model) for model in found["models"]},
+        "epochs": {model: get_experiment_epochs(config, found, model) for model in found["models"]},
         "matched_loss": config["training"]["matched_loss"],
         "target_accuracy": config["training"]["target_accuracy"],
         "normalization": config["landscape"]["normalization"],
@@ -245,8 +288,13 @@ def get_taxonomy(config: Mapping) -> dict[str, Any]:
     cells = []
     for name, found in config["experiments"].items():
         point = get_shown_points(config, name)[-1]
-        if {"hessian", "connectivity"} <= set(found["stages"]) and point in found["points"]:
-            cells += [(m, o, point) for m in found["models"] for o in found["optimizers"]]
+        cells += [
+            (model, optimizer, point)
+            for model in found["models"]
+            for optimizer in found["optimizers"]
+            if "connectivity" in found["stages"]
+            and point in get_points(config, model, optimizer, "hessian")
+        ]
     return {"cells": list(dict.fromkeys(cells))}
 
 
@@ -290,78 +338,37 @@ def get_data_spec(config: Mapping) -> dict[str, Any]:
     }
 
 
-def without_dropped(config: Mapping) -> dict[str, Any]:
-    """The config without the models, optimizers and experiments that an overlay set to null.
-
-    Also without the models that have no seeds, in experiments too: they wait for some.
-    """
-    kept = {
+def without_nulls(config: Mapping) -> dict[str, Any]:
+    """The config without the models, optimizers and experiments that a file has set to null."""
+    return {
         key: {name: entry for name, entry in value.items() if entry is not None}
         if key in ("models", "optimizers", "experiments") and isinstance(value, Mapping)
         else value
         for key, value in config.items()
     }
-    try:
-        waiting = {name for name, spec in kept["models"].items() if spec.get("seeds") == 0}
-        kept["models"] = {n: spec for n, spec in kept["models"].items() if n not in waiting}
-        kept["experiments"] = {
-            name: {**entry, "models": [m for m in entry["models"] if m not in waiting]}
-            for name, entry in kept["experiments"].items()
-        }
-    except (AttributeError, KeyError, TypeError):
-        pass  # not as it should be, which the schema says better
-    return kept
 
 
-def explain(error, what: str = "config") -> str:
-    """One sentence for a jsonschema ValidationError: key, value found, what was expected.
+def without_idle(config: Mapping) -> dict[str, Any]:
+    """The config without what no experiment uses, and without what waits.
 
-    `what` says what the key is one of.
+    A model of no seeds waits for some; it leaves its experiments too, and an experiment of such
+    models alone waits with them.
     """
-    error = _deepest(error)
-    key = ".".join(map(str, error.absolute_path)) or "(top level)"
-    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
-        known = error.schema.get("properties", {})
-        unknown = [name for name in error.instance if name not in known]
-        prefix = f"{key}." if error.absolute_path else ""
-        return (
-            f"{what} key {prefix}{unknown[0]} (value {error.instance[unknown[0]]!r}) is unknown; "
-            f"expected one of: {', '.join(sorted(known))}"
-        )
-    if error.validator == "required":
-        missing = [name for name in error.validator_value if name not in error.instance]
-        return (
-            f"{what} key {key}: found {error.instance!r}, expected the key {missing[0]!r} as well"
-        )
-    if (
-        error.parent is None
-        and error.validator == "pattern"
-        and "propertyNames" in error.schema_path
-    ):
-        key = f"{key}: a name under it"
-    expected = error.schema.get("description")
-    hint = ""
-    if isinstance(error.instance, str) and _is_number(error.instance):
-        hint = (
-            "; YAML reads this as text: write it as a decimal number, or with a dot and a signed "
-            "exponent (1.0e-1)"
-        )
-    return (
-        f"{what} key {key}: found {error.instance!r}"
-        f"{' (text)' if isinstance(error.instance, str) and hint else ''}, "
-        f"but {error.message.removeprefix(repr(error.instance)).strip()}"
-        f"{f' (expected: {expected})' if expected else ''}{hint}"
-    )
-
-
-def check(config: Mapping) -> None:
-    """Raise ConfigError for what a schema cannot see: names, grids, points, data, factories."""
-    _check_references(config)
-    _check_seeds(config)
-    _check_grids(config)
-    _check_points(config)
-    _check_data(config)
-    _check_factories(config)
+    waiting = {name for name, spec in config["models"].items() if spec.get("seeds") == 0}
+    experiments = {
+        name: {**entry, "models": [m for m in entry["models"] if m not in waiting]}
+        for name, entry in config["experiments"].items()
+        if not set(entry["models"]) <= waiting
+    }
+    used = {
+        kind: {name for entry in experiments.values() for name in entry[kind]}
+        for kind in ("models", "optimizers")
+    }
+    return {
+        **config,
+        **{k: {n: v for n, v in config[k].items() if n in names} for k, names in used.items()},
+        "experiments": experiments,
+    }
 
 
 def _cells(config: Mapping, stage: str) -> list[tuple[str, str]]:
@@ -375,278 +382,3 @@ def _experiments(config: Mapping, model: str, optimizer: str) -> list[Mapping]:
         for experiment in config["experiments"].values()
         if model in experiment["models"] and optimizer in experiment["optimizers"]
     ]
-
-
-def _epochs(config: Mapping, experiment: Mapping, model: str) -> int:
-    epochs = experiment["epochs"]
-    if epochs == "published":
-        return published_epochs(config["models"][model]["family"], config["models"][model]["width"])
-    return epochs[model] if isinstance(epochs, Mapping) else epochs
-
-
-def _check_seeds(config: Mapping) -> None:
-    for name, spec in config["models"].items():
-        if spec.get("seeds", 0) > len(config["seeds"]):
-            raise ConfigError(
-                f"config key models.{name}.seeds: found {spec['seeds']}, expected at most the "
-                f"{len(config['seeds'])} of the key seeds, of which it takes the first"
-            )
-
-
-def _check_references(config: Mapping) -> None:
-    for kind in ("models", "optimizers"):
-        for name, experiment in config["experiments"].items():
-            for entry in experiment[kind]:
-                if entry not in config[kind]:
-                    raise ConfigError(
-                        f"config key experiments.{name}.{kind}: found {entry!r}, expected names "
-                        f"defined under {kind}: {', '.join(config[kind])}"
-                    )
-        for entry in config[kind]:
-            if not any(entry in e[kind] for e in config["experiments"].values()):
-                raise ConfigError(
-                    f"config key {kind}.{entry}: no experiment knows it; add it to an experiment's "
-                    f"{kind}, or drop it ({entry}: null)"
-                )
-    for name, experiment in config["experiments"].items():
-        for model in experiment["models"]:
-            epochs, spec = experiment["epochs"], config["models"][model]
-            if isinstance(epochs, Mapping) and model not in epochs:
-                raise ConfigError(
-                    f"config key experiments.{name}.epochs: found {dict(epochs)}, expected a "
-                    f"number for {model!r} too"
-                )
-            if epochs == "published" and "factory" in spec:
-                raise ConfigError(
-                    f"config key experiments.{name}.epochs: found 'published', but the formula is "
-                    f"for mlp and cnn and {model!r} has a factory; give a number, or one per model"
-                )
-
-
-def _check_grids(config: Mapping) -> None:
-    landscape = config["landscape"]
-    for key, points in {
-        "landscape.lines.points": landscape["lines"]["points"],
-        "landscape.planes.points": landscape["planes"]["points"],
-        "landscape.eigenplane.points": landscape["eigenplane"]["points"],
-        "trajectory.parabola.points": config["trajectory"]["parabola"]["points"],
-        "trajectory.plane.points": config["trajectory"]["plane"]["points"],
-    }.items():
-        if points % 2 == 0:
-            raise ConfigError(
-                f"config key {key}: found {points}, expected an odd number, so that the grid "
-                f"contains its centre (try {points + 1})"
-            )
-    flatness = config["flatness"]
-    for key, radii in {
-        "radii": flatness["radii"],
-        **{f"worst.{ball}": flatness["worst"][ball] for ball in ("euclidean", "elementwise")},
-    }.items():
-        if any(low >= high for low, high in pairwise(radii)):
-            raise ConfigError(
-                f"config key flatness.{key}: found {list(radii)}, expected ascending radii: each "
-                "ball's search begins with what was found in the one before"
-            )
-    ladder = config["ladder"]
-    if isinstance(ladder["subsets"], list) and len(ladder["subsets"]) != len(ladder["samples"]):
-        raise ConfigError(
-            f"config key ladder.subsets: found {ladder['subsets']}, expected one number, or one "
-            f"for each of the {len(ladder['samples'])} sizes of ladder.samples"
-        )
-    rungs = config["connectivity"]["rungs"]
-    if "renormalised" in rungs and "aligned" not in rungs:
-        raise ConfigError(
-            f"config key connectivity.rungs: found {list(rungs)}, expected aligned beside "
-            "renormalised, which is the aligned line with other activations"
-        )
-    hessian = config["hessian"]
-    if hessian["top"] + hessian["bottom"] > hessian["steps"]:
-        raise ConfigError(
-            f"config key hessian.steps: found {hessian['steps']}, expected at least top + bottom = "
-            f"{hessian['top'] + hessian['bottom']}"
-        )
-    if hessian["eigenvectors"] > hessian["top"]:
-        raise ConfigError(
-            f"config key hessian.eigenvectors: found {hessian['eigenvectors']}, expected at most "
-            f"top = {hessian['top']}"
-        )
-
-
-def _check_points(config: Mapping) -> None:
-    for name, experiment in config["experiments"].items():
-        for model in experiment["models"]:
-            for optimizer in experiment["optimizers"]:
-                epochs = get_epochs(config, model, optimizer)
-                points = [(f"experiments.{name}.points", p) for p in experiment["points"]]
-                at = config["connectivity"]["at"]
-                if at != "last" and {"connectivity", "instability"} & set(experiment["stages"]):
-                    points += [("connectivity.at", point) for point in at]
-                own = _epochs(config, experiment, model)
-                for key, point in points:
-                    if point == "final" and own < epochs:
-                        raise ConfigError(
-                            f"config key {key}: found 'final', but another experiment trains "
-                            f"{model}/{optimizer} for {epochs} epochs and experiments.{name} for "
-                            f"{own}; expected 'epoch{own}', which is the same for both"
-                        )
-                    if point.startswith("epoch") and int(point.removeprefix("epoch")) > epochs:
-                        raise ConfigError(
-                            f"config key {key}: found {point!r}, but {model}/{optimizer} is "
-                            f"trained for {epochs} epochs; expected a point that it reaches"
-                        )
-                snapshots = 1 + epochs * config["training"]["snapshots_per_epoch"]
-                needed = config["trajectory"]["components"] + 1
-                if "trajectory" in experiment["stages"] and snapshots < needed:
-                    raise ConfigError(
-                        f"config key trajectory.components: found {needed - 1}, but "
-                        f"{model}/{optimizer} has {snapshots} snapshots, which span "
-                        f"{snapshots - 1} dimensions; ask for fewer components, more epochs or "
-                        "training.snapshots_per_epoch"
-                    )
-        if "landscape" in experiment["stages"] and "hessian" not in experiment["stages"]:
-            raise ConfigError(
-                f"config key experiments.{name}.stages: found landscape without hessian, expected "
-                "both: the eigenplane is spanned by Hessian eigenvectors"
-            )
-        if "published" in experiment["stages"] and set(experiment["points"]) == {"matched"}:
-            raise ConfigError(
-                f"config key experiments.{name}.points: found {experiment['points']}, expected "
-                "init, final or epochN too: the published estimators (stage published) measure the "
-                "ends of training and never `matched`"
-            )
-        if "instability" in experiment["stages"]:
-            _check_forks(config, name, experiment)
-        for model in experiment["models"]:
-            seeds = get_seeds(config, model)
-            if "connectivity" in experiment["stages"] and len(seeds) < 2:
-                key = "seeds" if len(config["seeds"]) < 2 else f"models.{model}.seeds"
-                raise ConfigError(
-                    f"config key {key}: {model} has the seeds {seeds}, expected at least two for "
-                    f"experiments.{name}.stages: connectivity, which connects pairs of seeds"
-                )
-
-
-def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:
-    """A fork has something left to train, and is connected somewhere."""
-    for model in experiment["models"]:
-        for optimizer in experiment["optimizers"]:
-            epochs = get_fork_epochs(config, model, optimizer)
-            latest = max(config["instability"]["epochs"])
-            if latest >= epochs:
-                raise ConfigError(
-                    f"config key instability.epochs: found {latest}, but {model}/{optimizer} of "
-                    f"experiments.{name} is trained for {epochs} epochs; expected fewer, so that a "
-                    "fork has some left to train"
-                )
-            if not get_fork_points(config, model, optimizer, latest):
-                at = config["connectivity"]["at"]
-                key = f"experiments.{name}.points" if at == "last" else "connectivity.at"
-                found = get_connected_points(config, model, optimizer, "instability")
-                raise ConfigError(
-                    f"config key {key}: found {found}, but a fork of {model}/{optimizer} that "
-                    f"leaves it after {latest} epochs (instability.epochs) and is trained to "
-                    f"{epochs} passes none of them; expected 'final' or an epochN in between"
-                )
-
-
-def _check_data(config: Mapping) -> None:
-    data = config["data"]
-    known = DATASETS.get(data["name"])
-    if known is None and data["source"] != "files":
-        raise ConfigError(
-            f"config key data.name: found {data['name']!r} with source: {data['source']}, expected "
-            f"one of {', '.join(DATASETS)}, or source: files for data of your own"
-        )
-    for key in ("mean", "std"):
-        if known is None and key not in data:
-            raise ConfigError(f"config key data.{key}: not found, expected for {data['name']!r}")
-    folder = get_data_folder(config)
-    if data["source"] != "files" and not all((folder / name).is_file() for name in FILES):
-        return  # the rule `data` brings them
-    try:
-        check_files(folder, known.sha256 if known else {})
-        sizes = {"train": read_idx(folder / FILES[1]), "test": read_idx(folder / FILES[3])}
-    except DataError as error:
-        raise ConfigError(f"config key data.folder: {error}") from error
-    for split, labels in sizes.items():
-        if (data[f"{split}_samples"] or 0) > len(labels):
-            raise ConfigError(
-                f"config key data.{split}_samples: found {data[f'{split}_samples']}, but the files "
-                f"hold {len(labels)}; expected at most that, or null for all"
-            )
-    (_, height, width), _ = _data_shape(config)
-    small = [name for name, spec in config["models"].items() if spec.get("family") == "cnn"]
-    if small and min(height, width) < 4:
-        raise ConfigError(
-            f"config key models.{small[0]}: the images are {height} x {width}, expected at least "
-            "4 x 4 for two poolings; use an mlp, or a factory of your own"
-        )
-
-
-def _check_factories(config: Mapping) -> None:
-    """Build each user's model once, and try its permutations, if it has a table of them.
-
-    This is done in a process of its own: this one must stay without torch.
-    """
-    factories = {n: spec for n, spec in config["models"].items() if "factory" in spec}
-    if not factories:
-        return
-    input_shape, classes = _data_shape(config)
-    program = (
-        "import sys, json; sys.path.insert(0, sys.argv[1]); from lossgeo import models\n"
-        "shape = tuple(json.loads(sys.argv[3]))\n"
-        "for name, spec in json.loads(sys.argv[2]).items():\n"
-        "    key = f'models.{name}'\n"
-        "    try:\n"
-        "        model = models.build(spec, shape, int(sys.argv[4]))\n"
-        "        if 'permutations' in spec:\n"
-        "            from lossgeo import permutations\n"
-        "            key += '.permutations'\n"
-        "            permutations.check_table(model, spec['permutations'], shape)\n"
-        "    except models.ModelError as error: sys.exit(f'config key {key}: {error}')\n"
-    )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            program,
-            str(Path(__file__).parents[1]),
-            json.dumps(factories),
-            json.dumps(input_shape),
-            str(classes),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise ConfigError(done.stderr.strip().rpartition("\n")[2])
-
-
-def _data_shape(config: Mapping) -> tuple[Sequence[int], int]:
-    """Shape of an input and number of classes; those of MNIST while its files are not there."""
-    files = [get_data_folder(config) / name for name in FILES]
-    if not all(file.is_file() for file in files):
-        return (1, 28, 28), 10
-    try:
-        images, labels, _, test_labels = map(read_idx, files)
-    except DataError as error:
-        raise ConfigError(f"config key data.folder: {error}") from error
-    return (1, *images.shape[1:]), int(max(labels.max(), test_labels.max())) + 1
-
-
-def _deepest(error):
-    """Of a failed anyOf: the error deeper inside that one branch points at, or the anyOf itself."""
-    while error.context:
-        inside = max(error.context, key=lambda e: len(e.absolute_path))
-        if len(inside.absolute_path) == len(error.absolute_path):
-            break
-        error = inside
-    return error
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

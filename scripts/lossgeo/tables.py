@@ -304,13 +304,15 @@ def trajectory(paths: Paths) -> pd.DataFrame:
             drawn = variables[f"explained_{null}"].values  # (draws, components)
             low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
             for i, component in enumerate(variables["component"].values):
+                share = variables["explained"].values[i]
                 rows.append(
                     known
-                    | {"component": component, "null_model": null}
-                    | {"explained": variables["explained"].values[i]}
+                    | {"component": component, "null_model": null, "explained": share}
                     | {"null_mean": drawn[:, i].mean(), "null_low": low[i], "null_high": high[i]}
+                    | {"outside_null": share - np.clip(share, low[i], high[i])}
                 )
     columns = ("component", "null_model", "explained", "null_mean", "null_low", "null_high")
+    columns = (*columns, "outside_null")
     return pd.DataFrame(rows, columns=[*MEASURED, "status", *columns])
 
 

@@ -14,7 +14,7 @@ from lossgeo.claims import LOGARITHMIC, Found, Tables, evaluate, natural, refere
 from lossgeo.registry import ARMS
 from lossgeo.statistics import holm
 
-ALPHA = 0.05  # of the two one-sided tests
+ALPHA = 0.05  # of the two one-sided tests, and of tests over models
 FEWEST = 3  # independent values that a verdict takes
 
 ENDPOINTS = (
@@ -28,6 +28,7 @@ ENDPOINTS = (
     "high",
     "interval",
     "n",
+    "unit",
     "reference",
     "side",
     "smallest_effect",
@@ -67,12 +68,15 @@ def verdict_of_endpoint(found: Found, side: str) -> str:
     - range: `reproduced` if the range of the values has what was claimed, else `contradicted`.
 
     Everything else is `inconclusive`, and so is what has fewer than three values (a share is judged
-    by its exact interval whatever their number); `circular` is what the design has set for all
+    by its exact interval whatever their number), and what compares models at p > 0.05, as intervals
+    over seeds know nothing of the choice of models; `circular` is what the design has set for all
     seeds of a model.
     """
     effect = found.effect
     if found.circular:
         return "circular"
+    if found.unit == "models" and not effect.p <= ALPHA:
+        return "inconclusive"
     few = effect.n < FEWEST and effect.interval != "exact binomial"
     if few or not np.isfinite([effect.low, effect.high]).all():
         return "inconclusive"
@@ -151,6 +155,7 @@ def _row(name: str, arm: str, endpoint: Mapping, registry: Mapping, tables: Tabl
         "high": natural(endpoint, effect.high),
         "interval": effect.interval,
         "n": effect.n,
+        "unit": found.unit,
         "reference": at_zero,
         "side": side,
         "smallest_effect": math.exp(found.smallest)
@@ -163,12 +168,16 @@ def _row(name: str, arm: str, endpoint: Mapping, registry: Mapping, tables: Tabl
         "scaled_low": scaled[1],
         "scaled_high": scaled[2],
         "verdict": verdict_of_endpoint(found, side),
-        "remark": found.remark or _few(found) or None,
+        "remark": "; ".join(filter(None, (found.remark, _few(found)))) or None,
     }
 
 
 def _few(found: Found) -> str:
     """Whether there are too few values for a verdict."""
+    if found.effect.interval == "none":
+        return ""  # no data, which is said
+    if found.unit == "models" and not found.effect.p <= ALPHA:
+        return f"p = {found.effect.p:.2g} over {found.effect.n} models"
     few = found.effect.n < FEWEST and found.effect.interval != "exact binomial"
     return f"fewer than {FEWEST} values" if few else ""
 
@@ -178,7 +187,12 @@ def _of_claim(name: str, claim: Mapping, found: Mapping[str, Sequence[Mapping]])
     arms = {
         arm: verdict_of_arm([row["verdict"] for row in rows], needs) for arm, rows in found.items()
     }
-    remarks = [row["remark"] for rows in found.values() for row in rows if row["remark"]]
+    remarks = [
+        f"{row['part']}: {row['remark']}"
+        for rows in found.values()
+        for row in rows
+        if row["remark"]
+    ]
     return {
         "claim": name,
         "section": claim["section"],
@@ -191,9 +205,14 @@ def _of_claim(name: str, claim: Mapping, found: Mapping[str, Sequence[Mapping]])
 
 
 def _p_of_arm(rows: Sequence[Mapping], needs: str) -> dict:
-    """n and p of endpoints together: the largest p where all are needed; else Bonferroni's."""
+    """n and p of endpoints together: the largest p where all are needed; else Bonferroni's.
+
+    p is of no effect; where that is what is claimed (side within), of an effect that counts.
+    """
     n = min((row["n"] for row in rows), default=0)
-    p, floors = (np.array([row[name] for row in rows]) for name in ("p", "p_floor"))
+    within = [row["side"] == "within" for row in rows]
+    p = np.where(within, [r["p_equivalent"] for r in rows], [r["p"] for r in rows])
+    floors = np.where(within, 0.0, [r["p_floor"] for r in rows])
     if not len(p) or not np.isfinite(p).all():
         return {"n": n, "p": np.nan, "p_floor": np.nan}
     if needs == "all":

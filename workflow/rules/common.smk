@@ -7,14 +7,15 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
-from jsonschema.exceptions import ValidationError
-from snakemake.exceptions import WorkflowError
-from snakemake.utils import validate
-
+# before a lossgeo that is installed: here, and in the jobs, where Snakemake puts scripts/ last
 sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(
+        filter(None, [os.path.join(workflow.basedir, "scripts"), os.environ.get("PYTHONPATH")])
+    )
+)
 
-from lossgeo import data, digest, registry, study
+from lossgeo import checks, data, digest, registry, study
 
 PAIR_TABLES = {
     "connectivity",
@@ -27,40 +28,37 @@ PAIR_TABLES = {
 ALIGNED = {"aligned", "renormalised", "aligned_curve"}  # rungs that need permutations
 
 
+def stop(message):
+    """End with one line, before any job and without a traceback."""
+    sys.exit(str(message))
+
+
 def prepare_config(config):
-    """Check the config and complete it in place, or stop with one message."""
-    config.update(study.without_dropped(config))
+    """Check the config and complete it in place, or stop with one line.
+
+    The call that a user makes also tries users' models; those of its jobs need not do so again.
+    """
+    schema = Path(workflow.basedir, "workflow/schemas/config.schema.yaml")
+    overlays = workflow.overwrite_configfiles
     try:
-        validate(config, "workflow/schemas/config.schema.yaml")
-        study.check(config)
-    except study.ConfigError as error:
-        raise WorkflowError(str(error)) from None
-    except WorkflowError as error:
-        if not isinstance(error.__context__, ValidationError):
-            raise
-        raise WorkflowError(study.explain(error.__context__)) from None
+        for file in workflow.configfiles:
+            checks.read_yaml(file)
+        made = checks.complete(config, schema, checks.named_experiments(overlays))
+        if workflow.is_main_process:
+            checks.check_models(made)
+    except checks.ConfigError as error:
+        stop(error)
+    config.clear()
+    config.update(made)
 
 
 def get_registry(path, tables):
-    """The registry of claims in a file, checked, or stop with one message."""
+    """The registry of claims in a file, checked, or stop with one line."""
+    schema = Path(workflow.basedir, "workflow/schemas/claims.schema.yaml")
     try:
-        claims = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise WorkflowError(
-            f"config key claims: found {path!r}, expected a file that can be read ({error.strerror})"
-        ) from None
-    except yaml.YAMLError as error:
-        raise WorkflowError(f"{path}: expected YAML, found: {error}") from None
-    try:
-        validate(claims, str(Path(workflow.basedir, "workflow/schemas/claims.schema.yaml")))
-        registry.check(claims, tables, registry.known_columns())
-    except study.ConfigError as error:
-        raise WorkflowError(f"{path}: {error}") from None
-    except WorkflowError as error:
-        if not isinstance(error.__context__, ValidationError):
-            raise
-        raise WorkflowError(f"{path}: {study.explain(error.__context__, 'registry')}") from None
-    return claims
+        return registry.load(path, schema, tables)
+    except checks.ConfigError as error:
+        stop(error)
 
 
 def get_code(script, model=None, module=None):
@@ -109,17 +107,46 @@ def get_point_section(wildcards, stage, **entries):
     )
 
 
+def get_ladder_section(wildcards):
+    """What the ladder of a run depends on: what it measures at each point, on samples of its own."""
+    return get_point_section(
+        wildcards,
+        "ladder",
+        ladder={
+            "tolerance": config["ladder"]["tolerance"],
+            "at": study.get_ladder(config, wildcards.model, wildcards.optimizer),
+        },
+        objective={"split": config["objective"]["split"]},
+    )
+
+
 def get_published_section(wildcards):
-    """What the published estimators of a run depend on; its surfaces are those of few seeds."""
-    published = config["published"]
-    points = study.get_published_points(config, wildcards.model, wildcards.optimizer)
+    """What the published estimators of a run depend on; surfaces are those of few seeds, at points
+    where there are correct ones to set beside them."""
+    published, model, optimizer = config["published"], wildcards.model, wildcards.optimizer
+    points = study.get_published_points(config, model, optimizer)
+    drawn = [p for p in points if p in study.get_points(config, model, optimizer, "landscape")]
     return get_probe_section(
         wildcards.model,
         points=points,
         last=study.get_last_point(points),
-        landscape=int(wildcards.seed) in config["seeds"][: published["landscapes"]],
+        landscape=int(wildcards.seed) in config["seeds"][: published["landscapes"]] and drawn,
         published={key: value for key, value in published.items() if key != "landscapes"},
     )
+
+
+def check_target(wildcards, stage=None):
+    """Stop with one line unless the study has the run, pair or experiment of a file."""
+    try:
+        checks.check_target(config, dict(wildcards.items()), stage)
+    except checks.ConfigError as error:
+        stop(error)
+
+
+def get_data_of_run(wildcards, stage=None):
+    """The four IDX files, for a run of the study, or for one that `stage` measures."""
+    check_target(wildcards, stage)
+    return get_data_files()
 
 
 def get_data_files():
@@ -147,6 +174,7 @@ def get_aligned_pairs():
 
 def get_snapshots(wildcards):
     """theta of the two runs of a pair."""
+    check_target(wildcards)
     runs = f"{RESULTS}/runs/{wildcards.model}/{wildcards.optimizer}"
     is_fork = wildcards.b.startswith("fork")
     b = f"{wildcards.a}/{wildcards.b}" if is_fork else f"{wildcards.b}/snapshots"
@@ -263,6 +291,7 @@ def get_train_section(wildcards):
 
 def get_experiment_files(wildcards, files):
     """These files of every run of an experiment; none for figures that read tables alone."""
+    check_target(wildcards)
     experiment = config["experiments"][wildcards.experiment]
     if files == ["planes.h5"]:
         pairs = study.get_planes(config)
@@ -294,6 +323,8 @@ def is_drawn(figure, name):
     experiment = config["experiments"][name]
     if not set(FIGURES[figure][1]) <= set(experiment["stages"]):
         return False
+    if figure == "ladder":
+        return study.has_many_sizes(config, name)
     if figure == "widths":
         return len(experiment["optimizers"]) == 1
     if figure == "curvature_by_width":

@@ -1,7 +1,7 @@
 rule flatness:
     input:
         snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
-        data=get_data_files(),
+        data=partial(get_data_of_run, stage="flatness"),
     output:
         f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/flatness.h5",
     log:

@@ -1,7 +1,7 @@
 rule hessian:
     input:
         snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
-        data=get_data_files(),
+        data=partial(get_data_of_run, stage="hessian"),
     output:
         f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/hessian.h5",
     log:

@@ -1,7 +1,7 @@
 rule ladder:
     input:
         snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
-        data=get_data_files(),
+        data=partial(get_data_of_run, stage="ladder"),
     output:
         f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/ladder.h5",
     log:
@@ -12,9 +12,7 @@ rule ladder:
         "../../envs/hessian.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_point_section(
-            wildcards, "ladder", objective={"split": config["objective"]["split"]}
-        ),
+        config=get_ladder_section,
         code=lambda wildcards: get_code("ladder.py", wildcards.model),
     message:
         "eigenvalues against samples of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"

@@ -1,7 +1,7 @@
 rule published:
     input:
         snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
-        data=get_data_files(),
+        data=partial(get_data_of_run, stage="published"),
     output:
         f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/published.h5",
     log:

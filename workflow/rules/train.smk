@@ -1,6 +1,6 @@
 rule train:
     input:
-        data=get_data_files(),
+        data=get_data_of_run,
     output:
         snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
         history=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/history.csv",

@@ -1,7 +1,7 @@
 rule trajectory:
     input:
         snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
-        data=get_data_files(),
+        data=partial(get_data_of_run, stage="trajectory"),
     output:
         f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/trajectory.h5",
     log:

@@ -1,0 +1,701 @@
+"""What is wrong with a config: one line for the first thing that is.
+
+Plain Python, as `study`: the workflow imports it on every call. What takes torch, users' models and
+CUDA, is tried in a process of its own (`trial`).
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lossgeo import study
+from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx
+
+MOST = 10**9  # of what is counted
+LARGEST = 2**63 - 1  # of a seed, or of a number that a user's model gets
+LIMIT, START = 60.0, 300.0  # seconds that a model may take to be tried, and torch to be imported
+
+
+class ConfigError(ValueError):
+    """One line on what is wrong with a config: which key, what was found, what was expected."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class Number(float):
+    """A float that is no integer to jsonschema, which takes 32.0 for one."""
+
+    def is_integer(self) -> bool:
+        return False
+
+
+def complete(
+    config: Mapping, schema: Path | str, experiments: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """The config of a study: checked, with the schema's defaults and without what nothing uses.
+
+    `experiments` are those that it keeps (see `named_experiments`); None: all. Users' models are
+    not tried: `check_models` does that. Raises ConfigError.
+    """
+    made = validate(study.without_nulls(config), schema)
+    if experiments is not None:
+        kept = set(experiments)
+        made["experiments"] = {n: e for n, e in made["experiments"].items() if n in kept}
+    _check_references(made)
+    made = study.without_idle(made)
+    check(made)
+    return made
+
+
+def validate(found: Any, schema: Path | str, what: str = "config") -> Any:
+    """A copy of what a file holds, with the defaults of a JSON schema; `what` names it in messages.
+
+    Raises ConfigError where the schema is not met, and for what no schema can say: keys that are
+    not text, dates, infinite numbers, 32.0 for a count.
+    """
+    from jsonschema.exceptions import ValidationError
+    from snakemake.exceptions import WorkflowError
+    from snakemake.utils import validate
+
+    copy = _plain(found, what)
+    try:
+        validate(copy, str(schema))
+    except WorkflowError as error:
+        if not isinstance(error.__context__, ValidationError):
+            raise
+        raise ConfigError(explain(error.__context__, what)) from None
+    return _with_floats(copy)
+
+
+def check(config: Mapping) -> None:
+    """Raise ConfigError for what a schema cannot see: names, grids, points, data."""
+    if not config["experiments"]:
+        raise ConfigError(
+            "config key experiments: all their models have seeds: 0, expected one with seeds"
+        )
+    _check_seeds(config)
+    _check_optimizers(config)
+    _check_epochs(config)
+    _check_grids(config)
+    _check_points(config)
+    _check_data(config)
+
+
+def read_yaml(path: Path | str, what: str = "config") -> Any:
+    """What a YAML or JSON file holds. Raises ConfigError, also for a key that is there twice."""
+    import yaml
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"the file {path} cannot be read: {error}") from None
+    try:
+        _check_keys(yaml.compose(text, Loader=yaml.SafeLoader), path, what)
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        try:
+            return json.loads(text)  # which may be indented with tabs
+        except ValueError:
+            raise ConfigError(f"the file {path} is no YAML: {error}") from None
+
+
+def named_experiments(files: Iterable[Path | str]) -> list[str] | None:
+    """The experiments that the last of some overlays names, where one does; None: all there are.
+
+    An overlay that only drops experiments (null) names none. Raises ConfigError as `read_yaml`.
+    """
+    named = None
+    for file in files:
+        found = read_yaml(file)
+        section = found.get("experiments") if isinstance(found, Mapping) else None
+        if isinstance(section, Mapping):
+            named = [name for name, entry in section.items() if entry is not None] or named
+    return named
+
+
+def check_target(config: Mapping, names: Mapping[str, str], stage: str | None = None) -> None:
+    """Raise ConfigError unless a file that is asked for belongs to the study.
+
+    `names` are its wildcards: an experiment; or a model and an optimizer, and a seed (perhaps the
+    epoch at which a fork leaves it) or a pair of runs, a and b. `stage` is what measures it.
+    """
+    if "experiment" in names:
+        _check_name("experiment", names["experiment"], config["experiments"])
+        return
+    fork = names.get("b", "") if names.get("b", "").startswith("fork") else ""
+    if "a" in names:
+        stage = "instability" if fork else "connectivity"
+    runs, of = study.get_runs(config, stage), f" with the stage {stage}" if stage else ""
+    for kind in ("model", "optimizer"):
+        _check_name(kind, names[kind], dict.fromkeys(getattr(run, kind) for run in runs), of)
+        runs = [run for run in runs if getattr(run, kind) == names[kind]]
+        of = f" of {names[kind]}{of}"
+    seeds = [names[key].removeprefix("seed") for key in ("seed", "a", "b") if key in names]
+    if fork:
+        seeds.pop()
+    for seed in seeds:
+        _check_name("seed", seed, [str(run.seed) for run in runs], of)
+    epoch = fork.removeprefix("fork") or names.get("epoch")
+    if epoch:
+        start = (*runs[0][:2], f"seed{seeds[0]}")
+        epochs = [
+            fork.b.removeprefix("fork") for fork in study.get_forks(config) if fork[:3] == start
+        ]
+        _check_name("epoch of a fork", epoch, epochs, f" of seed {seeds[0]}{of}")
+
+
+def check_models(config: Mapping, limit: float = LIMIT) -> None:
+    """Raise ConfigError for a user's model that cannot be probed, or a device that is not there.
+
+    Each model has `limit` seconds.
+    """
+    steps: dict[str, Any] = {
+        f"models.{name}": spec for name, spec in config["models"].items() if "factory" in spec
+    }
+    if config["device"].startswith("cuda"):
+        steps = {"device": config["device"], **steps}
+    for error in try_out(steps, *_data_shape(config), limit=limit):
+        if error:
+            raise ConfigError(f"config key {error}")
+
+
+def try_out(
+    steps: Mapping[str, Any], input_shape: Sequence[int], classes: int, limit: float = LIMIT
+) -> list[str | None]:
+    """What is wrong with each of some models (key -> spec) or devices; None: nothing.
+
+    They are tried by `trial`, in a process of its own in a session of its own: whatever it starts
+    ends with it. The list ends where that process died, or where `limit` seconds went by.
+    """
+    if not steps:
+        return []
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from lossgeo import trial; trial.main()"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        task, answers = folder / "task.json", folder / "answers"
+        task.write_text(json.dumps([steps, input_shape, classes]))
+        with open(folder / "printed", "w") as printed:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", program, Path(__file__).parents[1], task, answers],
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,
+            )
+        try:
+            lines, late = _wait(process, answers, limit)
+        finally:
+            _kill(process)
+        if not lines:
+            last = (folder / "printed").read_text(errors="replace").strip().rpartition("\n")[2]
+            raise ConfigError(
+                f"config key {next(iter(steps))}: cannot be tried without torch ({last})"
+            )
+    found = lines[1:]  # the first says that torch has been imported
+    if len(found) < len(steps):
+        key = list(steps)[len(found)]
+        found.append(f"{key}: {_reference(steps[key])} {_end(process.returncode, late, limit)}")
+    return found
+
+
+def explain(error, what: str = "config") -> str:
+    """One sentence for a jsonschema ValidationError: key, value found, what was expected.
+
+    `what` says what the key is one of.
+    """
+    error = _deepest(error)
+    key = ".".join(map(str, error.absolute_path)) or "(top level)"
+    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+        known = error.schema.get("properties", {})
+        unknown = [name for name in error.instance if name not in known]
+        prefix = f"{key}." if error.absolute_path else ""
+        return (
+            f"{what} key {prefix}{unknown[0]} (value {_shown(error.instance[unknown[0]])}) is "
+            f"unknown; expected one of: {', '.join(sorted(known))}"
+        )
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return (
+            f"{what} key {key}: found {_shown(error.instance)}, expected the key {missing[0]!r} "
+            "as well"
+        )
+    if (
+        error.parent is None
+        and error.validator == "pattern"
+        and "propertyNames" in error.schema_path
+    ):
+        key = f"{key}: a name under it"
+    expected = error.schema.get("description")
+    hint = _hint(error.instance) if error.validator in ("type", "anyOf") else ""
+    return (
+        f"{what} key {key}: found {_shown(error.instance)}"
+        f"{' (text)' if isinstance(error.instance, str) and hint else ''}, "
+        f"but {error.message.removeprefix(repr(error.instance)).strip()}"
+        f"{f' (expected: {expected})' if expected else ''}{hint}"
+    )
+
+
+def _plain(value: Any, what: str, path: tuple = ()) -> Any:
+    """A copy in dicts, lists, text, finite numbers, booleans and None, floats as `Number`."""
+    key = f"{what} key {'.'.join(map(str, path)) or '(top level)'}"
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise ConfigError(
+                    f"{key}: found a name that YAML does not read as text, {name!r} (an unquoted "
+                    "number, date, yes, no, on, off, true or null), expected text; quote it, or "
+                    "take another name"
+                )
+        return {name: _plain(entry, what, (*path, name)) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry, what, (*path, number)) for number, entry in enumerate(value)]
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        most = LARGEST if path[:1] == ("seeds",) or "arguments" in path else MOST
+        if abs(value) > most:
+            raise ConfigError(f"{key}: found {_shown(value)}, expected at most {most}")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key}: found {value}, expected a finite number")
+        return Number(value)
+    raise ConfigError(
+        f"{key}: found a {type(value).__name__}, {value}, expected text, a number, true, false, "
+        "null, a list or a section; quote it, and it is text"
+    )
+
+
+def _with_floats(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_floats(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(entry) for entry in value]
+    return float(value) if isinstance(value, float) else value
+
+
+def _check_keys(node: Any, path: Path | str, what: str) -> None:
+    """Raise ConfigError for a key that a section of a composed YAML file has twice."""
+    waiting, seen = [(node, "")], set()
+    while waiting:
+        node, where = waiting.pop()
+        if id(node) in seen or not isinstance(getattr(node, "value", None), list):
+            continue
+        seen.add(id(node))
+        lines: dict[tuple[str, str], int] = {}
+        for number, entry in enumerate(node.value):
+            if not isinstance(entry, tuple):
+                waiting.append((entry, f"{where}{number}."))
+                continue
+            key, value = entry
+            if not isinstance(key.value, str):
+                continue
+            line, first = key.start_mark.line + 1, lines.get((key.tag, key.value))
+            if first and key.value != "<<":
+                raise ConfigError(
+                    f"{what} key {where}{key.value}: found twice in {path}, in lines {first} and "
+                    f"{line}, expected it once: YAML would take the last"
+                )
+            lines[key.tag, key.value] = line
+            waiting.append((value, f"{where}{key.value}."))
+
+
+def _check_name(kind: str, found: str, known: Iterable[str], of: str = "") -> None:
+    if found not in known:
+        expected = f"expected one of: {', '.join(known)}" if known else "but there is none"
+        raise ConfigError(f"target outside the study: found the {kind} {found!r}{of}, {expected}")
+
+
+def _wait(process: subprocess.Popen, answers: Path, limit: float) -> tuple[list[str | None], bool]:
+    """The answers of a process when it has ended, or when the next has taken too long."""
+    lines: list[str | None] = []
+    since = time.monotonic()
+    while True:
+        ended = process.poll() is not None
+        text = answers.read_text() if answers.exists() else ""
+        found = [json.loads(line) for line in text.splitlines(keepends=True) if line[-1] == "\n"]
+        if len(found) > len(lines):
+            lines, since = found, time.monotonic()
+        late = time.monotonic() - since > (limit if lines else START)
+        if ended or late:
+            return lines, not ended
+        time.sleep(0.02)
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """End a process that leads a session, and all that it has started there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _end(code: int, late: bool, limit: float) -> str:
+    """How a process ended before it had an answer."""
+    if late:
+        return f"has given no model and no gradient within {limit:g} s"
+    if code < 0:
+        return f"died of signal {-code} ({signal.Signals(-code).name}) when it was tried"
+    return f"ended the process that tried it (exit code {code})"
+
+
+def _reference(spec: Any) -> str:
+    return spec["factory"] if isinstance(spec, Mapping) else str(spec)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _hint(value: Any) -> str:
+    """What to do about text, or 32.0, that is found where something else is expected."""
+    import yaml
+
+    if isinstance(value, float):
+        return f"; write {value:.0f}" if value % 1 == 0 else ""
+    if not isinstance(value, str):
+        return ""
+    try:
+        read = yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError):
+        return ""
+    if not isinstance(read, str):
+        return (
+            "; it came as text: write it without quotes, and what is in lists and sections not "
+            "behind --config, which makes text of it, but in a file for --configfile"
+        )
+    if _is_number(value):
+        return (
+            "; YAML reads this as text: write it as a decimal number, or with a dot and a signed "
+            "exponent (1.0e-1)"
+        )
+    return ""
+
+
+def _check_seeds(config: Mapping) -> None:
+    for name, spec in config["models"].items():
+        if spec.get("seeds", 0) > len(config["seeds"]):
+            raise ConfigError(
+                f"config key models.{name}.seeds: found {spec['seeds']}, expected at most the "
+                f"{len(config['seeds'])} of the key seeds, of which it takes the first"
+            )
+
+
+def _check_references(config: Mapping) -> None:
+    """Experiments name models and optimizers that there are, those that wait for seeds too."""
+    for name, experiment in config["experiments"].items():
+        for kind in ("models", "optimizers"):
+            for entry in experiment[kind]:
+                if entry not in config[kind]:
+                    raise ConfigError(
+                        f"config key experiments.{name}.{kind}: found {entry!r}, expected names "
+                        f"defined under {kind}: {', '.join(config[kind])}"
+                    )
+        epochs = experiment["epochs"]
+        for model in epochs if isinstance(epochs, Mapping) else ():
+            if model not in config["models"]:
+                raise ConfigError(
+                    f"config key experiments.{name}.epochs: found {model!r}, expected names "
+                    f"defined under models: {', '.join(config['models'])}"
+                )
+
+
+def _check_epochs(config: Mapping) -> None:
+    for name, experiment in config["experiments"].items():
+        key, epochs = f"config key experiments.{name}.epochs", experiment["epochs"]
+        for model in experiment["models"]:
+            spec = config["models"][model]
+            if isinstance(epochs, Mapping) and model not in epochs:
+                raise ConfigError(
+                    f"{key}: found {dict(epochs)}, expected a number for {model!r} too"
+                )
+            if epochs == "published" and "factory" in spec:
+                raise ConfigError(
+                    f"{key}: found 'published', but the formula is for mlp and cnn and {model!r} "
+                    "has a factory; give a number, or one per model"
+                )
+            if study.get_experiment_epochs(config, experiment, model) < 1:
+                raise ConfigError(
+                    f"{key}: found 'published', whose formula gives no epochs for {model!r} of "
+                    f"width {spec['width']}; give a number, or one per model"
+                )
+
+
+def _check_optimizers(config: Mapping) -> None:
+    for name, spec in config["optimizers"].items():
+        if spec.get("nesterov") and (not spec.get("momentum") or spec.get("dampening")):
+            raise ConfigError(
+                f"config key optimizers.{name}.nesterov: found true with momentum "
+                f"{spec.get('momentum', 0)} and dampening {spec.get('dampening', 0)}, expected a "
+                "momentum above 0 and no dampening"
+            )
+
+
+def _check_grids(config: Mapping) -> None:
+    landscape = config["landscape"]
+    for key, points in {
+        "landscape.lines.points": landscape["lines"]["points"],
+        "landscape.planes.points": landscape["planes"]["points"],
+        "landscape.eigenplane.points": landscape["eigenplane"]["points"],
+        "trajectory.parabola.points": config["trajectory"]["parabola"]["points"],
+        "trajectory.plane.points": config["trajectory"]["plane"]["points"],
+    }.items():
+        if points % 2 == 0:
+            raise ConfigError(
+                f"config key {key}: found {points}, expected an odd number, so that the grid "
+                f"contains its centre (try {points + 1})"
+            )
+    flatness = config["flatness"]
+    for key, radii in {
+        "radii": flatness["radii"],
+        **{f"worst.{ball}": flatness["worst"][ball] for ball in ("euclidean", "elementwise")},
+    }.items():
+        if any(low >= high for low, high in pairwise(radii)):
+            raise ConfigError(
+                f"config key flatness.{key}: found {list(radii)}, expected ascending radii: each "
+                "ball's search begins with what was found in the one before"
+            )
+    ladders = {"ladder": config["ladder"]} | {
+        f"experiments.{name}.ladder": experiment["ladder"]
+        for name, experiment in config["experiments"].items()
+        if "ladder" in experiment
+    }
+    for key, ladder in ladders.items():
+        if len(study.get_subsets(ladder)) != len(ladder["samples"]):
+            raise ConfigError(
+                f"config key {key}.subsets: found {ladder['subsets']}, expected one number, or one "
+                f"for each of the {len(ladder['samples'])} sizes of {key}.samples"
+            )
+    rungs = config["connectivity"]["rungs"]
+    if "renormalised" in rungs and "aligned" not in rungs:
+        raise ConfigError(
+            f"config key connectivity.rungs: found {list(rungs)}, expected aligned beside "
+            "renormalised, which is the aligned line with other activations"
+        )
+    hessian = config["hessian"]
+    if hessian["max_steps"] < hessian["steps"]:
+        raise ConfigError(
+            f"config key hessian.max_steps: found {hessian['max_steps']}, expected at least steps "
+            f"= {hessian['steps']}"
+        )
+    if hessian["top"] + hessian["bottom"] > hessian["steps"]:
+        raise ConfigError(
+            f"config key hessian.steps: found {hessian['steps']}, expected at least top + bottom = "
+            f"{hessian['top'] + hessian['bottom']}"
+        )
+    if hessian["eigenvectors"] > hessian["top"]:
+        raise ConfigError(
+            f"config key hessian.eigenvectors: found {hessian['eigenvectors']}, expected at most "
+            f"top = {hessian['top']}"
+        )
+
+
+def _check_points(config: Mapping) -> None:
+    for name, experiment in config["experiments"].items():
+        for model in experiment["models"]:
+            for optimizer in experiment["optimizers"]:
+                epochs = study.get_epochs(config, model, optimizer)
+                points = [(f"experiments.{name}.points", p) for p in experiment["points"]]
+                at = config["connectivity"]["at"]
+                if at != "last" and {"connectivity", "instability"} & set(experiment["stages"]):
+                    points += [("connectivity.at", point) for point in at]
+                own = study.get_experiment_epochs(config, experiment, model)
+                for key, point in points:
+                    if point == "final" and own < epochs:
+                        raise ConfigError(
+                            f"config key {key}: found 'final', but another experiment trains "
+                            f"{model}/{optimizer} for {epochs} epochs and experiments.{name} for "
+                            f"{own}; expected 'epoch{own}', which is the same for both"
+                        )
+                    if point.startswith("epoch") and int(point.removeprefix("epoch")) > epochs:
+                        raise ConfigError(
+                            f"config key {key}: found {point!r}, but {model}/{optimizer} is "
+                            f"trained for {epochs} epochs; expected a point that it reaches"
+                        )
+                snapshots = 1 + epochs * config["training"]["snapshots_per_epoch"]
+                needed = config["trajectory"]["components"] + 1
+                if "trajectory" in experiment["stages"] and snapshots < needed:
+                    raise ConfigError(
+                        f"config key trajectory.components: found {needed - 1}, but "
+                        f"{model}/{optimizer} has {snapshots} snapshots, which span "
+                        f"{snapshots - 1} dimensions; ask for fewer components, more epochs or "
+                        "training.snapshots_per_epoch"
+                    )
+        if "landscape" in experiment["stages"] and "hessian" not in experiment["stages"]:
+            raise ConfigError(
+                f"config key experiments.{name}.stages: found landscape without hessian, expected "
+                "both: the eigenplane is spanned by Hessian eigenvectors"
+            )
+        if "published" in experiment["stages"] and set(experiment["points"]) == {"matched"}:
+            raise ConfigError(
+                f"config key experiments.{name}.points: found {experiment['points']}, expected "
+                "init, final or epochN too: the published estimators (stage published) measure the "
+                "ends of training and never `matched`"
+            )
+        if "instability" in experiment["stages"]:
+            _check_forks(config, name, experiment)
+        for model in experiment["models"]:
+            seeds = study.get_seeds(config, model)
+            if "connectivity" in experiment["stages"] and len(seeds) < 2:
+                key = "seeds" if len(config["seeds"]) < 2 else f"models.{model}.seeds"
+                raise ConfigError(
+                    f"config key {key}: {model} has the seeds {seeds}, expected at least two for "
+                    f"experiments.{name}.stages: connectivity, which connects pairs of seeds"
+                )
+
+
+def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:
+    """A fork has something left to train, and is connected somewhere."""
+    for model in experiment["models"]:
+        for optimizer in experiment["optimizers"]:
+            epochs = study.get_fork_epochs(config, model, optimizer)
+            latest = max(config["instability"]["epochs"])
+            if latest >= epochs:
+                raise ConfigError(
+                    f"config key instability.epochs: found {latest}, but {model}/{optimizer} of "
+                    f"experiments.{name} is trained for {epochs} epochs; expected fewer, so that a "
+                    "fork has some left to train"
+                )
+            if not study.get_fork_points(config, model, optimizer, latest):
+                at = config["connectivity"]["at"]
+                key = f"experiments.{name}.points" if at == "last" else "connectivity.at"
+                found = study.get_connected_points(config, model, optimizer, "instability")
+                raise ConfigError(
+                    f"config key {key}: found {found}, but a fork of {model}/{optimizer} that "
+                    f"leaves it after {latest} epochs (instability.epochs) and is trained to "
+                    f"{epochs} passes none of them; expected 'final' or an epochN in between"
+                )
+
+
+def _check_data(config: Mapping) -> None:
+    data = config["data"]
+    known = DATASETS.get(data["name"])
+    if known is None and data["source"] != "files":
+        raise ConfigError(
+            f"config key data.name: found {data['name']!r} with source: {data['source']}, expected "
+            f"one of {', '.join(DATASETS)}, or source: files for data of your own"
+        )
+    for key in ("mean", "std"):
+        if known is None and key not in data:
+            raise ConfigError(f"config key data.{key}: not found, expected for {data['name']!r}")
+    folder = study.get_data_folder(config)
+    if data["source"] != "files" and not all((folder / name).is_file() for name in FILES):
+        return  # the rule `data` brings them
+    try:
+        check_files(folder, known.sha256 if known else {})
+    except DataError as error:
+        raise ConfigError(f"config key data.folder: {error}") from error
+    splits = _read_data(folder)
+    _check_labels(folder, splits)
+    for split, (_, labels) in splits.items():
+        if (data[f"{split}_samples"] or 0) > len(labels):
+            raise ConfigError(
+                f"config key data.{split}_samples: found {data[f'{split}_samples']}, but the files "
+                f"hold {len(labels)}; expected at most that, or null for all"
+            )
+    height, width = splits["train"][0].shape[1:]
+    small = [name for name, spec in config["models"].items() if spec.get("family") == "cnn"]
+    if small and min(height, width) < 4:
+        raise ConfigError(
+            f"config key models.{small[0]}: the images are {height} x {width}, expected at least "
+            "4 x 4 for two poolings; use an mlp, or a factory of your own"
+        )
+
+
+def _read_data(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images (n, height, width) and labels (n,) of both splits, of which there are as many."""
+    splits = {}
+    for split, names in (("train", FILES[:2]), ("test", FILES[2:])):
+        images, labels = (_read_array(folder / name, 3 - 2 * n) for n, name in enumerate(names))
+        if len(images) != len(labels):
+            raise ConfigError(
+                f"config key data.folder: {folder / names[0]} holds {len(images)} images and "
+                f"{names[1]} {len(labels)} labels, expected as many"
+            )
+        splits[split] = images, labels
+    shapes = [images.shape[1:] for images, _ in splits.values()]
+    if shapes[0] != shapes[1]:
+        raise ConfigError(
+            f"config key data.folder: the images of {folder / FILES[0]} are "
+            f"{shapes[0][0]} x {shapes[0][1]} and those of {FILES[2]} "
+            f"{shapes[1][0]} x {shapes[1][1]}, expected the same size"
+        )
+    return splits
+
+
+def _read_array(path: Path, axes: int) -> np.ndarray:
+    kind = {3: "images (n, height, width)", 1: "labels (n,)"}[axes]
+    try:
+        values = read_idx(path)
+    except DataError as error:
+        raise ConfigError(f"config key data.folder: {error}") from error
+    except ValueError as error:
+        raise ConfigError(
+            f"config key data.folder: the header of {path} has impossible sizes ({error}), "
+            f"expected {kind}"
+        ) from error
+    if values.ndim != axes or not values.size:
+        raise ConfigError(
+            f"config key data.folder: {path} holds an array of {values.ndim} axes, "
+            f"{' x '.join(map(str, values.shape))}, expected {kind}, none of them 0"
+        )
+    return values
+
+
+def _check_labels(folder: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Labels count classes from 0: two of them at least, and not one that only marks no class."""
+    present = np.unique(np.concatenate([labels for _, labels in splits.values()]))
+    classes = int(present[-1]) + 1
+    if len(np.unique(splits["train"][1])) < 2:
+        raise ConfigError(
+            f"config key data.folder: {folder / FILES[1]} has the single label "
+            f"{splits['train'][1][0]}, expected two classes or more"
+        )
+    if 2 * len(present) < classes:
+        raise ConfigError(
+            f"config key data.folder: the labels in {folder} go up to {classes - 1}, which makes "
+            f"{classes} classes, but only {len(present)} of them occur; expected labels from 0 on "
+            "without large gaps"
+        )
+
+
+def _data_shape(config: Mapping) -> tuple[tuple[int, ...], int]:
+    """Shape of an input and number of classes; those of MNIST while its files are not there."""
+    folder = study.get_data_folder(config)
+    if not all((folder / name).is_file() for name in FILES):
+        return (1, 28, 28), 10
+    (images, labels), (_, others) = _read_data(folder).values()
+    return (1, *images.shape[1:]), int(max(labels.max(), others.max())) + 1
+
+
+def _deepest(error):
+    """Of a failed anyOf: the error deeper inside that one branch points at, or the anyOf itself."""
+    while error.context:
+        inside = max(error.context, key=lambda e: len(e.absolute_path))
+        if len(inside.absolute_path) == len(error.absolute_path):
+            break
+        error = inside
+    return error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""Users' models are tried before any job starts, in a process of its own that `checks` starts.
+
+A factory is foreign code: it may crash, hang, or change what all models share.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lossgeo.models import ModelError, build
+from lossgeo.numerics import make_deterministic, torch_generator
+
+
+def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None:
+    """Raise ModelError unless a user's model can be trained and probed.
+
+    Its initial parameters are float32, finite and trainable, the same for the same seed and others
+    for another; its loss on two samples has finite gradients and products with its Hessian; and its
+    factory leaves the working directory, the default dtype and the recording of gradients alone.
+    """
+    factory, folder = spec["factory"], os.getcwd()
+    try:
+        model = build(spec, input_shape, classes, seed=0)
+        _check_shared(factory, folder)
+        _check_parameters(factory, model)
+        again, other = (build(spec, input_shape, classes, seed=seed) for seed in (0, 1))
+        if not _equal(model, again):
+            raise ModelError(
+                f"{factory}: two calls with the same seed gave different parameters, expected the "
+                "same; draw from torch's own generator alone"
+            )
+        if _equal(model, other):
+            raise ModelError(
+                f"{factory}: two seeds gave the same parameters, expected others; leave the seed "
+                "of torch's generator as it is, and draw from it"
+            )
+        _check_gradients(factory, model, input_shape, classes)
+    finally:
+        os.chdir(folder)
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+
+
+def _check_shared(factory: str, folder: str) -> None:
+    for what, found, expected in (
+        ("the working directory", os.getcwd(), folder),
+        ("torch's default dtype", torch.get_default_dtype(), torch.float32),
+        ("whether torch records gradients", torch.is_grad_enabled(), True),
+    ):
+        if found != expected:
+            raise ModelError(
+                f"{factory}: it has changed {what} to {found}, expected it to stay {expected}"
+            )
+
+
+def _check_parameters(factory: str, model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise ModelError(
+                f"{factory}: the parameter {name} is {parameter.dtype}, expected torch.float32"
+            )
+        if not parameter.requires_grad:
+            raise ModelError(
+                f"{factory}: the parameter {name} is frozen (requires_grad is False), expected "
+                "all to be trained"
+            )
+        if not parameter.isfinite().all():
+            raise ModelError(
+                f"{factory}: the parameter {name} is initialised with values that are not finite"
+            )
+
+
+def _equal(a: nn.Module, b: nn.Module) -> bool:
+    of_a, of_b = dict(a.named_parameters()), dict(b.named_parameters())
+    return of_a.keys() == of_b.keys() and all(torch.equal(of_a[name], of_b[name]) for name in of_a)
+
+
+def _check_gradients(
+    factory: str, model: nn.Module, input_shape: tuple[int, ...], classes: int
+) -> None:
+    """A backward pass of the loss of two samples, and another one through it."""
+    inputs = torch.randn(2, *input_shape, generator=torch_generator("trial"))
+    parameters = list(model.parameters())
+    try:
+        outputs = model(inputs)
+        if not outputs.requires_grad:
+            raise ModelError(
+                f"{factory}: the outputs are detached from the parameters, expected gradients"
+            )
+        loss = nn.functional.cross_entropy(outputs, torch.tensor([0, classes - 1]))
+        gradient = torch.autograd.grad(
+            loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        # not autograd.grad, which passes a function by that can be differentiated only once
+        sum(g.sum() for g in gradient).backward()
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{factory}: gradients, or gradients of gradients, of the loss on two samples failed: "
+            f"{error!r}"
+        ) from error
+    products = [p.grad for p in parameters if p.grad is not None]
+    if not all(values.isfinite().all() for values in (*gradient, *products)):
+        raise ModelError(
+            f"{factory}: on two samples the gradient of the loss, or the product of its Hessian "
+            "with a vector, is not finite"
+        )
+
+
+def _check_device(name: str) -> None:
+    number, found = torch.device(name).index or 0, torch.cuda.device_count()
+    if number >= found:
+        raise ModelError(
+            f"found {name!r}, but torch sees {found} CUDA devices here; expected auto, cpu or one "
+            "of them"
+        )
+
+
+def _answer(key: str, step: Any, input_shape: tuple[int, ...], classes: int) -> str | None:
+    """The key and what is wrong with it, or None."""
+    try:
+        if key == "device":
+            _check_device(step)
+            return None
+        try_model(step, input_shape, classes)
+        if "permutations" in step:
+            from lossgeo import permutations
+
+            key += ".permutations"
+            model = build(step, input_shape, classes)
+            permutations.check_table(model, step["permutations"], input_shape)
+    except ModelError as error:
+        return f"{key}: {error}"
+    except SystemExit as error:
+        return f"{key}: {step['factory']} called sys.exit({error.code!r}), expected a model"
+    except Exception as error:
+        return f"{key}: {step['factory']}: the model failed when it was tried: {error!r}"
+    return None
+
+
+def main() -> None:
+    """Write an answer to each step of a task as a line of JSON; the first line: it has begun."""
+    task, answers = map(Path, sys.argv[2:])
+    steps, input_shape, classes = json.loads(task.read_text())
+    make_deterministic(1)
+    with open(answers, "w", buffering=1) as file:
+        print("null", file=file)
+        for key, step in steps.items():
+            print(json.dumps(_answer(key, step, tuple(input_shape), classes)), file=file)
+    os._exit(0)  # what a model does at the end of a process is no part of it
