@@ -5,7 +5,7 @@ QUICK = --configfile config.quick.yaml
 BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling costs report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: quick estimate reproduce publish report test bench
+.PHONY: quick estimate reproduce verify publish report test bench
 
 quick: .venv/.ready
 	$(SNAKEMAKE) $(QUICK)
@@ -19,6 +19,11 @@ reproduce: .venv/.ready
 	$(SNAKEMAKE)
 
 # docs/study and the README's answers, from the results of the full study
+# what is whole, stale, foreign, damaged or nobody's: make verify CONFIG="--configfile mine.yaml"; with
+# FIX=--fix what is wrong is moved aside
+verify: .venv/.ready
+	.venv/bin/python scripts/verify.py $(FIX) $(CONFIG)
+
 publish: .venv/.ready
 	$(SNAKEMAKE) publish
 	.venv/bin/python docs/publish.py results/study

@@ -13,6 +13,9 @@ prepare_config(config)
 RESULTS = config["results"]
 
 
+include: "workflow/rules/records.smk"
+
+
 report: "workflow/report/study.rst"
 
 

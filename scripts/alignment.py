@@ -107,3 +107,4 @@ def describe(found: Alignment, units: Sequence[Units]) -> dict[str, Variable]:
 
 if __name__ == "__main__":
     main(snakemake)
+    job.end(snakemake)

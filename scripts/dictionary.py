@@ -19,3 +19,4 @@ def main(snakemake) -> None:
 
 if __name__ == "__main__":
     main(snakemake)
+    job.end(snakemake)

@@ -148,3 +148,4 @@ def describe(point: Point) -> dict:
 
 if __name__ == "__main__":
     main(snakemake)
+    job.end(snakemake)

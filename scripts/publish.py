@@ -85,3 +85,4 @@ def h5_attribute(path: str, name: str) -> str:
 
 if __name__ == "__main__":
     main(snakemake)
+    job.end(snakemake)

@@ -179,3 +179,4 @@ def pc1(test: Objective, snapshots: str, point: Point, points: int) -> dict[str,
 
 if __name__ == "__main__":
     main(snakemake)
+    job.end(snakemake)

@@ -173,3 +173,4 @@ def parabola(
 
 if __name__ == "__main__":
     main(snakemake)
+    job.end(snakemake)

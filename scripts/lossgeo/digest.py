@@ -32,7 +32,7 @@ def _code_digests(script: Path, root: Path) -> dict[str, str]:
         if path not in reached:
             reached.add(path)
             waiting += [p for name in _imports(path, root) for p in _module_files(name, root)]
-    return {str(path.relative_to(root)): _digest(path) for path in sorted(reached)}
+    return {str(path.relative_to(root)): file_digest(path) for path in sorted(reached)}
 
 
 def module_digests(module: str, root: Path | str) -> dict[str, str]:
@@ -59,8 +59,12 @@ def _imports(path: Path, root: Path) -> tuple[str, ...]:
 
 
 @functools.cache
-def _digest(path: Path) -> str:
-    return said_digest(path.read_text())
+def file_digest(path: Path) -> str:
+    """The digest of what a file of source says; of any other file, the sha256 of its bytes."""
+    content = path.read_bytes()
+    if path.suffix == ".py":
+        return said_digest(content.decode())
+    return hashlib.sha256(content).hexdigest()
 
 
 def said_digest(source: str) -> str:

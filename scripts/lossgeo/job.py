@@ -3,7 +3,7 @@
 Only the standard library is imported here, so that a job has begun when anything else fails.
 """
 
-import hashlib
+import json
 import os
 import sys
 import threading
@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lossgeo import records
+from lossgeo.digest import file_digest
+
 
 @dataclass(frozen=True)
 class Job:
@@ -19,6 +22,7 @@ class Job:
 
     began: int  # in ns, by the clock of the file system on which its log is
     code: Mapping[str, Path]  # module -> the file whose digest the job records
+    inputs: Mapping[str, str]  # file, relative to the results -> the digest that its record has
 
 
 _job: Job | None = None  # none in a notebook, in a test, in the workflow itself
@@ -31,8 +35,8 @@ def begin(snakemake) -> None:
     Snakemake ends before the job does, the job ends too. Modules come from the clone's `scripts/`
     before any that are installed.
 
-    Exits with one line where a file is no longer what its digest says, or where a module comes
-    from another file (see `check`).
+    Exits with one line where an input is not what its record says, where a file of code is no
+    longer what its digest says, or where a module comes from another file (see `check`).
     """
     global _job
     log = open(snakemake.log[0], "w", buffering=1)  # noqa: SIM115 (open until the end)
@@ -41,8 +45,15 @@ def begin(snakemake) -> None:
     scripts = Path(snakemake.scriptdir).resolve()
     sys.path.insert(0, str(scripts))
     code = _find_code(snakemake.params.get("code", {}), scripts)
-    _job = Job(os.fstat(log.fileno()).st_mtime_ns, code)
+    _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, _verified(snakemake))
     _check_code(_job)
+
+
+def end(snakemake) -> None:
+    """Record what made the job's files, beside them."""
+    params = json.loads(json.dumps(dict(snakemake.params.items())))
+    for path in snakemake.output:
+        records.write(path, snakemake.config["results"], snakemake.rule, params, _job.inputs)
 
 
 def check(path: Path) -> None:
@@ -62,6 +73,20 @@ def check(path: Path) -> None:
     _check_code(_job)
 
 
+def _verified(snakemake) -> dict[str, str]:
+    """Input -> digest, relative to the results, of all but the data, whose digests are params."""
+    results = snakemake.config["results"]
+    data = Path(snakemake.config["data"]["folder"], snakemake.config["data"]["name"])
+    try:
+        return {
+            records.relative(path, results): records.verified(path, results)
+            for path in snakemake.input
+            if Path(path).parent != data and records.is_inside(path, results)
+        }
+    except records.RecordError as error:
+        sys.exit(str(error))
+
+
 def _find_code(digests: Mapping[str, str], scripts: Path) -> dict[str, Path]:
     """Module -> the file that has its digest, under `scripts` or in the working directory.
 
@@ -70,7 +95,7 @@ def _find_code(digests: Mapping[str, str], scripts: Path) -> dict[str, Path]:
     code = {}
     for name, digest in digests.items():
         for path in (scripts / name, Path.cwd().resolve() / name):
-            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+            if path.is_file() and file_digest(path) == digest:
                 break
         else:
             sys.exit(

@@ -161,6 +161,11 @@ def relative(path: Path | str, results: Path | str) -> str:
     return Path(os.path.relpath(path, results)).as_posix()
 
 
+def is_inside(path: Path | str, results: Path | str) -> bool:
+    """Whether a file is under the folder of the results."""
+    return not relative(path, results).startswith("..")
+
+
 def digest(path: Path | str) -> str:
     """The sha256 of a file's bytes."""
     with open(path, "rb") as file:

@@ -3,6 +3,7 @@
 Plain Python: the workflow imports it on every call, so it must not import torch.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -326,7 +327,7 @@ def get_data_spec(config: Mapping) -> dict[str, Any]:
     digests = (
         dict(known.sha256)
         if known
-        else {name: sha256(get_data_folder(config) / name) for name in FILES}
+        else {name: _digest(get_data_folder(config) / name) for name in FILES}
     )
     return {
         "name": data["name"],
@@ -382,3 +383,14 @@ def _experiments(config: Mapping, model: str, optimizer: str) -> list[Mapping]:
         for experiment in config["experiments"].values()
         if model in experiment["models"] and optimizer in experiment["optimizers"]
     ]
+
+
+def _digest(path: Path) -> str:
+    """The sha256 of a file, which is read once as long as its size and time stay as they are."""
+    stat = path.stat()
+    return _digest_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _digest_of(path: Path, size: int, mtime: int) -> str:
+    return sha256(path)

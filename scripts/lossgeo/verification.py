@@ -78,9 +78,7 @@ def _walk(results: Path) -> list[str]:
             folders[:] = [f for f in folders if not (at / f / "tables").is_dir()]
         for name in files:
             path = at / name
-            if not name.startswith("."):
-                found.append(records.relative(path, results))
-            elif not (name.endswith(".json") and (at / name[1:-5]).exists()) and _is_half(name):
+            if not name.startswith(".") or _is_half(name):
                 found.append(records.relative(path, results))
     return sorted(found)
 

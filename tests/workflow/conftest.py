@@ -98,12 +98,14 @@ def edit_config(project: Path, change: Callable[[dict], object]) -> None:
 
 
 def digests(project: Path) -> dict[str, str]:
-    """File -> sha256 of everything under results but logs and benchmarks, which hold times."""
+    """File -> sha256 of all results but logs, benchmarks and records, which hold times."""
     root = project / RESULTS
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.relative_to(root).parts[0] not in ("logs", "benchmarks")
+        if path.is_file()
+        and path.relative_to(root).parts[0] not in ("logs", "benchmarks")
+        and not (path.name.startswith(".") and path.suffix == ".json")
     }
 
 

@@ -21,6 +21,9 @@ class ResultsPersistence(FilePersistence):
     def has_metadata(self, job):
         return True if is_recorded(job) else super().has_metadata(job)
 
+    def has_outdated_metadata(self, job):
+        return False if is_recorded(job) else super().has_outdated_metadata(job)
+
     def metadata(self, target):
         """Snakemake's own, for its report; of a copied file as much as its record says."""
         found = super().metadata(target)
@@ -28,9 +31,8 @@ class ResultsPersistence(FilePersistence):
         if record is None:
             return found
         made = record.mtime / 1e9
-        return MetadataRecord(
-            rule=record.rule, starttime=made, endtime=made, job_hash=hash(record.path)
-        )
+        known = {"rule": record.rule, "starttime": made, "endtime": made}
+        return MetadataRecord(**known, job_hash=hash(record.path))
 
     def params_changed(self, job, file=None):
         """Whether what made a file, or its content, is not what is asked for; which is said."""
@@ -49,7 +51,7 @@ class ResultsPersistence(FilePersistence):
         if not is_recorded(job):
             return super()._input_changed(job, file)
         record = self._record(str(file))
-        return record is not None and set(record.inputs) != set(get_recorded_inputs(job.input))
+        return record is not None and list(record.inputs) != get_recorded_inputs(job.input)
 
     def input_checksums(self, job, input_path):
         if not is_recorded(job):
@@ -77,9 +79,9 @@ class ResultsPersistence(FilePersistence):
             wrong = records.upgraded(record)
         if wrong:
             return wrong
-        asked = get_section(**dict(job.params.items()))
-        if changed := records.difference(record.params, asked):
-            return changed
+        asked = json.loads(json.dumps(dict(job.params.items())))
+        if json.dumps(asked) != json.dumps(record.params):
+            return records.difference(record.params, asked) or "its params are in another order"
         for name, digest in record.inputs.items():
             made = self._record(str(Path(RESULTS, name)))
             if made is not None and made.sha256 != digest:
@@ -95,11 +97,10 @@ def is_recorded(job):
 def get_recorded_inputs(files):
     """The inputs of a job that have records, relative to the results."""
     folder = study.get_data_folder(config)
-    names = {records.relative(file, RESULTS): file for file in files}
     return [
-        name
-        for name, file in names.items()
-        if not name.startswith("..") and Path(file).parent != folder
+        records.relative(file, RESULTS)
+        for file in files
+        if Path(file).parent != folder and records.is_inside(file, RESULTS)
     ]
 
 
