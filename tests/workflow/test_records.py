@@ -1,4 +1,4 @@
-"""Results say themselves what made them: copied, shared, swapped or damaged, nothing stale stays."""
+"""Results say what made them: copied, shared, swapped or damaged, nothing stale stays."""
 
 import json
 import os
@@ -15,7 +15,7 @@ SEED0, SEED1 = (RESULTS / "runs" / "mlp-4" / "momentum" / f"seed{seed}" for seed
 
 @pytest.fixture
 def copied(built, tmp_path):
-    """A clone into which results were copied, without Snakemake's records and without file times."""
+    """A clone into which results were copied, without Snakemake's records and file times."""
     project = clone(tmp_path / "clone")
     subprocess.run(["cp", "-r", built / "results", project / "results"], check=True)
     assert not (project / ".snakemake").exists()
@@ -68,7 +68,7 @@ def test_comments_and_docstrings_rerun_nothing(copy):
 
 
 def test_results_of_another_clone_in_the_same_folder_are_not_taken_for_ones_own(copy, tmp_path):
-    """Another clone wrote into the folder since: this one's own Snakemake records say 'unchanged'."""
+    """Another clone wrote into the folder: this one's own Snakemake records say 'unchanged'."""
     other = tmp_path / "other"
     subprocess.run(["cp", "-a", copy, other], check=True)
     edit_config(other, lambda config: config["optimizers"]["wild"].update(lr=1e29))
@@ -128,7 +128,7 @@ def test_a_file_that_is_not_what_it_was_is_made_again(copy, change):
 
 @pytest.mark.parametrize("name", ["history.csv", "snapshots.h5"])
 def test_a_job_refuses_an_input_of_which_a_bit_was_flipped(copy, name):
-    """Size and time are as they were, so that the plan sees nothing; a table of 8 files names it."""
+    """Size and time are as they were, so that the plan sees nothing; who reads it names it."""
     damage(copy / SEED0 / name)
     assert planned(copy) == {}
     done = snakemake(copy, "--forcerun", "table", "--", str(RESULTS / "tables" / "runs.csv"))
