@@ -75,6 +75,13 @@ def test_a_new_seed_computes_that_seed_only(copy):
     }
 
 
+def test_how_deep_a_minimum_counts_remakes_the_table_alone(copy):
+    edit_config(copy, lambda config: config["landscape"].update(persistence=0.1))
+    plan = planned(copy)
+    assert plan.keys() <= {"table", "dictionary"} | JUDGED
+    assert plan["table"] == {"tables/landscape.csv"}
+
+
 MATCHED = {  # the runs with a point `matched`, which training finds on the objective
     f"runs/{model}/momentum/seed{seed}/{file}"
     for model in ("mlp-4", "cnn-2", "own")

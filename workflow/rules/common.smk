@@ -107,6 +107,14 @@ def get_point_section(wildcards, stage, **entries):
     )
 
 
+def get_landscape_section(wildcards):
+    """What lines and planes depend on; how deep a minimum counts is the table's."""
+    landscape = {key: value for key, value in config["landscape"].items() if key != "persistence"}
+    return get_point_section(
+        wildcards, "landscape", landscape=landscape, estimator=config["estimator"]
+    )
+
+
 def get_ladder_section(wildcards):
     """What the ladder of a run depends on: what it measures at each point, on samples of its own."""
     return get_point_section(

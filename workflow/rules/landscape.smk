@@ -13,9 +13,7 @@ rule landscape:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_point_section(
-            wildcards, "landscape", estimator=config["estimator"]
-        ),
+        config=get_landscape_section,
         code=lambda wildcards: get_code("landscape.py", wildcards.model),
     message:
         "lines and planes of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
