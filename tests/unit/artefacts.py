@@ -436,6 +436,8 @@ def published(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
     groups = {"final": Group({}, {"status": status, "step": 30 if status == "ok" else -1})}
     if status != "ok":
         return groups
+    losses = {"train_loss": 0.05, "train_accuracy": 0.99, "test_loss": 0.07, "test_accuracy": 0.98}
+    groups["final/losses"] = Group({}, losses)
     values = rng.uniform(20, 40, 3)
     groups["final/eigenvalues"] = Group(
         {

@@ -616,7 +616,9 @@ def test_published_numbers_stand_beside_what_their_faults_amount_to(made, artefa
     assert row["line_start_rise"] == pytest.approx(5.2 * 1.25 - 0.2)
     assert row["line_start_distance"] == 0.75
     assert row["line_lowest_rise"] == pytest.approx(5.0)
-    assert row["line_range"] == pytest.approx(2.6 * 1.25)
+    assert row["line_range"] == pytest.approx(2.6 * 1.5**0.5)  # of ranges 2.6 and 3.9
+    assert (row["train_loss_all"], row["test_loss_all"]) == (0.05, 0.07)
+    assert (row["train_accuracy_all"], row["test_accuracy_all"]) == (0.99, 0.98)
     assert row["pc1_r2"] == 0.99
     assert row["pc1_range"] == pytest.approx(0.01 * (1.5**2 - (1.5 / 7) ** 2))
 

@@ -299,9 +299,17 @@ def test_draws_that_leave_a_model_without_scatter_do_not_void_an_interval(rng):
     tau = {"contrast": "tau", "with": "y", "models": ["m-1"], "at": "sgd/final", "side": "above"}
     got = found(tau | {"within": "model"}, {"runs": table}, y={"table": "runs", "column": "y"})
     assert -1 <= got.effect.low < got.effect.high <= 1
-    few = table[table["seed"] < 3]  # three: one draw in nine
-    got = found(tau | {"within": "model"}, {"runs": few}, y={"table": "runs", "column": "y"})
-    assert math.isnan(got.effect.low)
+
+
+def test_an_interval_of_which_many_draws_are_undefined_is_none(rng):
+    """Three values: one draw in nine has one of them three times, and no standard deviation."""
+    values = rng.normal(size=3)
+
+    def spread(chosen: np.ndarray) -> float:
+        return values[chosen].std() if len(set(chosen)) > 1 else NAN
+
+    assert math.isnan(cluster_effect(spread, 3, 0.1, rng=rng).low)
+    assert cluster_effect(lambda i: values[i].std(), 3, 0.1, rng=rng).low >= 0
 
 
 def test_models_that_share_their_seeds_are_permuted_together(rng):
@@ -551,6 +559,8 @@ def test_our_registry_is_whole(ours):
 
 def test_our_smallest_effects_are_the_ones_fixed_before_the_run(ours):
     known = {"ratio": 1.25, "accuracy": 0.003, "r2": 0.01, "tau": 0.2, "gain": 0.1}
+    known |= {"barrier": 0.05, "error": 0.02}
+    known |= {"anisotropy": 1.118, "radius": 1.118}  # the square root of 1.25
     assert ours["smallest_effects"] == known
     limits = {e["below"] for _, e in registry.endpoints(ours) if e["contrast"] == "share"}
     assert limits == {0.05, 0.02}
