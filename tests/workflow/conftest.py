@@ -16,6 +16,7 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[2]
 CLONED = (
     "Snakefile",
+    "benchmarks",
     "claims.yaml",
     "config.yaml",
     "config.quick.yaml",

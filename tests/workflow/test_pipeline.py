@@ -224,7 +224,7 @@ def test_figures_come_as_pdf_and_png(built):
         path.relative_to(built / RESULTS / "figures").with_suffix("")
         for path in (built / RESULTS / "figures").rglob("*.pdf")
     }
-    assert len(figures) == 31
+    assert len(figures) == 37
     for figure in figures:
         assert (built / RESULTS / "figures" / f"{figure}.png").stat().st_size > 1000
 
@@ -245,7 +245,7 @@ def test_the_quick_config_covers_every_rule_of_the_study(fresh):
         return {line.split("\t")[2] for line in done.stdout.splitlines()[1:]}
 
     assert rules("config.quick.yaml") == rules("config.yaml")
-    assert len(rules("config.yaml")) == 32
+    assert len(rules("config.yaml")) == 38
 
 
 def test_the_study_of_width_and_time_is_planned_from_its_overlay(fresh):

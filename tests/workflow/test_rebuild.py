@@ -40,7 +40,7 @@ def test_touched_files_rerun_nothing(copy):
 def test_a_figure_style_redraws_figures_only(copy):
     edit_config(copy, lambda config: config["figures"].update(font_size=9))
     plan = planned(copy)
-    assert sum(map(len, plan.values())) == 62
+    assert sum(map(len, plan.values())) == 74
     assert all(map(is_figure, plan))
 
 
@@ -130,7 +130,11 @@ def test_a_probe_setting_does_not_retrain_where_nothing_is_matched(fresh):
 
 
 def other_subsets(project):
-    edit_config(project, lambda config: config["ladder"].update(samples=[30]))
+    def other(config):
+        for name in ("architecture", "optimizer"):
+            config["experiments"][name]["ladder"].update(samples=[30, 40])
+
+    edit_config(project, other)
 
 
 def another_tolerance(project):
