@@ -143,7 +143,7 @@ def another_tolerance(project):
 
 def edited_ladder(project):
     with open(project / "scripts" / "lossgeo" / "ladder.py", "a") as module:
-        module.write("\n# edited\n")
+        module.write("\nEDITED = True\n")
 
 
 @pytest.mark.parametrize("change", [other_subsets, another_tolerance, edited_ladder])
@@ -250,7 +250,7 @@ def test_the_split_of_the_objective_is_the_ladders_too(copy):
 
 def test_an_edited_module_reruns_the_stages_that_import_it(copy):
     with open(copy / "scripts" / "lossgeo" / "curvature.py", "a") as module:
-        module.write("\n# edited\n")
+        module.write("\nEDITED = True\n")
     plan = planned(copy)
     # landscape reads the eigenvectors
     assert {"hessian", "landscape", "table"} <= plan.keys()
@@ -259,7 +259,7 @@ def test_an_edited_module_reruns_the_stages_that_import_it(copy):
 
 def test_an_edited_figure_module_redraws_figures_only(copy):
     with open(copy / "scripts" / "lossgeo" / "plots" / "panels.py", "a") as module:
-        module.write("\n# edited\n")
+        module.write("\nEDITED = True\n")
     plan = planned(copy)
     assert plan
     assert all(map(is_figure, plan))
@@ -267,7 +267,7 @@ def test_an_edited_figure_module_redraws_figures_only(copy):
 
 def test_an_edited_factory_reruns_its_own_model(copy):
     with open(copy / "my_models.py", "a") as module:
-        module.write("\n# edited\n")
+        module.write("\nEDITED = True\n")
     assert planned(copy)["train"] == {
         f"runs/own/momentum/seed{seed}/{file}" for seed in (0, 1) for file in RUN_FILES["train"]
     }
