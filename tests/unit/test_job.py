@@ -15,11 +15,15 @@ from lossgeo import job
 from lossgeo.digest import code_digests
 
 SCRIPTS = Path(job.__file__).parents[1]
-WITH_LOG = sorted(path.name for path in SCRIPTS.glob("*.py") if path.stem != "estimate")
+WITH_LOG = sorted(
+    path.name for path in SCRIPTS.glob("*.py") if path.stem not in ("estimate", "verify")
+)
 
 PREAMBLE = """\
 from types import SimpleNamespace
 snakemake = SimpleNamespace(scriptdir={scripts!r}, log=["log"], params={{"code": {code!r}}})
+snakemake.config = {{"results": "results", "data": {{"folder": "data", "name": "stripes"}}}}
+snakemake.input = []
 """
 BEGIN = "from lossgeo import job\njob.begin(snakemake)\nfrom lossgeo import store\n"
 WRITE = "with store.whole_or_not('a.csv') as beside:\n    beside.write_text('by this job')\n"
@@ -122,7 +126,7 @@ def test_an_installed_model_of_the_same_name_is_refused_before_anything_is_writt
 def test_code_that_was_edited_after_its_digest_was_taken_is_refused(project, name):
     source, code = (project / "scripts" / "work.py").read_text(), digests(project)
     with open(project / name, "a") as file:
-        file.write("# edited\n")
+        file.write("EDITED = True\n")
     assert run(project, source, code).returncode == 1
     (line,) = log(project).splitlines()
     assert f"{name.removeprefix('scripts/')} was edited after snakemake had read it" in line
