@@ -18,12 +18,12 @@ estimate: .venv/.ready
 reproduce: .venv/.ready
 	$(SNAKEMAKE)
 
-# docs/study and the README's answers, from the results of the full study
 # what is whole, stale, foreign, damaged or nobody's: make verify CONFIG="--configfile mine.yaml"; with
 # FIX=--fix what is wrong is moved aside
 verify: .venv/.ready
 	.venv/bin/python scripts/verify.py $(FIX) $(CONFIG)
 
+# docs/study and the README's answers, from the results of the full study
 publish: .venv/.ready
 	$(SNAKEMAKE) publish
 	.venv/bin/python docs/publish.py results/study

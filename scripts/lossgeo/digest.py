@@ -11,6 +11,7 @@ import hashlib
 import io
 import tokenize
 from collections.abc import Iterator, Sequence
+from importlib.util import decode_source
 from pathlib import Path
 
 
@@ -48,7 +49,7 @@ def _imports(path: Path, root: Path) -> tuple[str, ...]:
     """Dotted names that a source file imports; `from a import b` counts as a and as a.b."""
     names = []
     package = path.relative_to(root).parent.parts
-    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+    for node in ast.walk(ast.parse(decode_source(path.read_bytes()), str(path))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -63,7 +64,7 @@ def file_digest(path: Path) -> str:
     """The digest of what a file of source says; of any other file, the sha256 of its bytes."""
     content = path.read_bytes()
     if path.suffix == ".py":
-        return said_digest(content.decode())
+        return said_digest(decode_source(content))
     return hashlib.sha256(content).hexdigest()
 
 
@@ -77,7 +78,8 @@ def said_digest(source: str) -> str:
 
 def _tokens(source: str) -> Iterator[str]:
     """The tokens of source, but comments, empty lines and docstrings; all indents alike."""
-    lines, docstrings = source.splitlines(keepends=True), _docstrings(source)
+    lines = io.StringIO(source).readlines()  # as the tokenizer counts them
+    docstrings = _docstrings(source, lines)
     depth, start = 0, (0, 0)  # of an f-string, which Python 3.12 and later take apart
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]
@@ -98,14 +100,19 @@ def _tokens(source: str) -> Iterator[str]:
             yield repr(token.string)
 
 
-def _docstrings(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def _docstrings(source: str, lines: Sequence[str]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
     """Where docstrings begin and end: line and column."""
+
+    def place(line: int, offset: int) -> tuple[int, int]:  # ast counts bytes
+        return line, len(lines[line - 1].encode()[:offset].decode())
+
     found = []
     for node in ast.walk(ast.parse(source)):
         holds = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if holds and ast.get_docstring(node, clean=False) is not None:
             text = node.body[0]
-            found.append(((text.lineno, text.col_offset), (text.end_lineno, text.end_col_offset)))
+            first = place(text.lineno, text.col_offset)
+            found.append((first, place(text.end_lineno, text.end_col_offset)))
     return found
 
 

@@ -23,6 +23,7 @@ class Job:
     began: int  # in ns, by the clock of the file system on which its log is
     code: Mapping[str, Path]  # module -> the file whose digest the job records
     inputs: Mapping[str, str]  # file, relative to the results -> the digest that its record has
+    params: Mapping[str, object]  # of the rule, as they were when the job began
 
 
 _job: Job | None = None  # none in a notebook, in a test, in the workflow itself
@@ -45,15 +46,15 @@ def begin(snakemake) -> None:
     scripts = Path(snakemake.scriptdir).resolve()
     sys.path.insert(0, str(scripts))
     code = _find_code(snakemake.params.get("code", {}), scripts)
-    _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, _verified(snakemake))
+    params = json.loads(json.dumps(dict(snakemake.params.items())))
+    _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, _verified(snakemake), params)
     _check_code(_job)
 
 
 def end(snakemake) -> None:
     """Record what made the job's files, beside them."""
-    params = json.loads(json.dumps(dict(snakemake.params.items())))
     for path in snakemake.output:
-        records.write(path, snakemake.config["results"], snakemake.rule, params, _job.inputs)
+        records.write(path, snakemake.config["results"], snakemake.rule, _job.params, _job.inputs)
 
 
 def check(path: Path) -> None:

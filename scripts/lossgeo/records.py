@@ -8,11 +8,13 @@ damaged can be told from the results alone.
 Plain Python: the workflow imports it on every call, so it must not import torch.
 """
 
+import functools
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,9 +88,11 @@ def read(path: Path | str) -> Record | None:
     """The record of a file; None where there is none, or none that can be read."""
     try:
         found = json.loads(record_path(path).read_text())
-        return Record(**found)
+        record = Record(**found)
     except (OSError, ValueError, TypeError):
         return None
+    maps = (record.params, record.inputs, record.versions)
+    return record if all(isinstance(entry, dict) for entry in maps) else None
 
 
 def verified(path: Path | str, results: Path | str) -> str:
@@ -97,32 +101,37 @@ def verified(path: Path | str, results: Path | str) -> str:
     Raises RecordError where it is not, or where there is no record.
     """
     path = Path(path)
-    record, found = read(path), digest(path)
-    wrong = None if record is None else fault(record, path, results)
+    record = read(path)
     if record is None:
         wrong = "nothing says what made it"
-    if wrong is None and found != record.sha256:
-        wrong = f"damaged: its sha256 is {found}, its record says {record.sha256}"
+    else:
+        wrong = fault(record, path, results)
+        if wrong is None and (found := digest(path)) != record.sha256:
+            wrong = _damaged(found, record)
     if wrong is not None:
         raise RecordError(f"{path}: {wrong}. Delete it and run again: it is then made anew")
-    return found
+    return record.sha256
 
 
 def fault(record: Record, path: Path | str, results: Path | str) -> str | None:
-    """What is wrong with a file by its record, in words; None: nothing.
+    """What is wrong with a file by its record, in words; None: nothing, or the file is not there.
 
-    The bytes are looked at only where the time is not the one that the record has.
+    The bytes are looked at only where the time is not the one that the record has. Where they are
+    right the file gets that time back, so that this is done once after a copy.
     """
     path = Path(path)
     if record.path != relative(path, results):
         return f"foreign: it was made as {record.path}"
-    stat = path.stat()
-    if path.is_dir():
+    if path.is_dir() or not path.exists():
         return None
+    stat = path.stat()
     if stat.st_size != record.size:
         return f"damaged: it has {stat.st_size} bytes, its record says {record.size}"
-    if stat.st_mtime_ns != record.mtime and (found := digest(path)) != record.sha256:
-        return f"damaged: its sha256 is {found}, its record says {record.sha256}"
+    if stat.st_mtime_ns != record.mtime:
+        if (found := digest(path)) != record.sha256:
+            return _damaged(found, record)
+        with suppress(OSError):  # somebody else's file, or one that cannot be written
+            os.utime(path, ns=(stat.st_atime_ns, record.mtime))
     return None
 
 
@@ -174,13 +183,20 @@ def digest(path: Path | str) -> str:
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of those packages that are installed."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: _version(name) for name in packages}
+    return {name: known for name, known in found.items() if known is not None}
+
+
+@functools.cache
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _damaged(found: str, record: Record) -> str:
+    return f"damaged: its sha256 is {found}, its record says {record.sha256}"
 
 
 def _is_digest(value: Any) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lossgeo import records
+from lossgeo.data import FILES
 from lossgeo.records import RecordError
 
 STATES = {
@@ -21,6 +22,7 @@ STATES = {
 WRONG = ("stale", "foreign", "damaged", "unknown", "left over")
 BESIDE = ("logs", "benchmarks")  # folders without artefacts
 ASIDE = ".aside"
+WORDS = {"ok": "what it is made from is made again"}  # of Snakemake's status
 
 
 class Verified(NamedTuple):
@@ -33,8 +35,13 @@ def parse_summary(text: str) -> dict[str, str]:
     """File -> "" or why it is made again, from what `snakemake --summary` prints."""
     rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
     header = rows[0]
-    file, status, plan = (header.index(name) for name in ("output_file", "status", "plan"))
-    return {row[file]: "" if row[plan] == "no update" else row[status] for row in rows[1:]}
+    names = ("output_file", "rule", "status", "plan")
+    file, rule, status, plan = (header.index(name) for name in names)
+    return {
+        row[file]: "" if row[plan] == "no update" else WORDS.get(row[status], row[status])
+        for row in rows[1:]
+        if row[rule] != "data"
+    }
 
 
 def results_of(plan: Mapping[str, str]) -> Path:
@@ -76,6 +83,8 @@ def _walk(results: Path) -> list[str]:
             folders[:] = [f for f in folders if f not in (*BESIDE, "data", ASIDE)]
             # another study's results inside this one's
             folders[:] = [f for f in folders if not (at / f / "tables").is_dir()]
+        if set(FILES) & set(files):
+            continue  # data
         for name in files:
             path = at / name
             if not name.startswith(".") or _is_half(name):
@@ -84,8 +93,9 @@ def _walk(results: Path) -> list[str]:
 
 
 def _is_half(name: str) -> bool:
-    """Whether a hidden file is one that a job was writing: .PID.NAME."""
-    return name[1:].partition(".")[0].isdigit()
+    """Whether a hidden file is one that a job was writing, .PID.NAME, which has ended."""
+    pid = name[1:].partition(".")[0]
+    return pid.isdigit() and not Path("/proc", pid).exists()
 
 
 def _state(results: Path, path: str, wanted: Mapping[str, str]) -> tuple[str, str]:

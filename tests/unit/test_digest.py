@@ -162,3 +162,19 @@ def test_a_body_that_is_a_docstring_alone_has_none_to_say():
 def test_the_digest_does_not_depend_on_the_version_of_python():
     """As Python 3.11, 3.12 and 3.13 give it; f-strings are taken apart from 3.12 on."""
     assert said_digest("x = f'{y:{z}} {f\"{w}\"}' # c\n").startswith("a460dbc1c3048696")
+
+
+def test_lines_and_columns_are_those_of_the_tokenizer():
+    """A form feed ends no line; ast counts bytes where the tokenizer counts letters."""
+    one, other = ("x = 0 # \x0c\ny = f'{a}xx'\n", "x = 0 # \x0c\ny = f'{a}yy'\n")
+    assert said_digest(one) != said_digest(other)
+    one, other = ('class A:\n "éééééé"; x = 1\n', 'class A:\n "éééééé"; x = 2\n')
+    assert said_digest(one) != said_digest(other)
+
+
+@pytest.mark.parametrize(
+    "content", ["\ufeffx = 1\n".encode(), "# -*- coding: latin-1 -*-\nx = 'é'\n".encode("latin-1")]
+)
+def test_source_in_any_encoding_has_a_digest(tmp_path, content):
+    (tmp_path / "mine.py").write_bytes(content)
+    assert set(code_digests(tmp_path / "mine.py", tmp_path)) == {"mine.py"}

@@ -1,5 +1,6 @@
 """What made a file lies beside it, and what does not hold is found."""
 
+import json
 import os
 import shutil
 
@@ -52,6 +53,9 @@ def test_what_nothing_is_known_of_is_refused(made):
 def test_half_a_record_is_none(made, text):
     records.record_path(made).write_text(text)
     assert read(made) is None
+    record = dict.fromkeys(records.Record._fields)
+    records.record_path(made).write_text(json.dumps(record))
+    assert read(made) is None
 
 
 @pytest.mark.parametrize("content", [b"contenT", b"content and more", b""])
@@ -70,6 +74,19 @@ def test_other_bytes_of_the_same_time_are_found_by_who_reads_them(made):
     assert fault(read(made), made, results_of(made)) is None
     with pytest.raises(RecordError, match="damaged: its sha256 is"):
         verified(made, results_of(made))
+
+
+def test_a_file_that_is_gone_has_nothing_wrong_with_it(made):
+    """Snakemake sees that it is missing, and whether anybody needs it."""
+    record = read(made)
+    made.unlink()
+    assert fault(record, made, results_of(made)) is None
+
+
+def test_the_bytes_of_a_copy_are_looked_at_once(made):
+    os.utime(made, (1, 1))
+    assert fault(read(made), made, results_of(made)) is None
+    assert made.stat().st_mtime_ns == read(made).mtime
 
 
 def test_a_file_of_another_run_is_foreign_with_its_record(made):

@@ -144,6 +144,12 @@ def test_a_job_refuses_an_input_of_which_a_bit_was_flipped(copy, name):
     assert f"runs/mlp-4/momentum/seed0/{name}" in planned(copy)["train"]
 
 
+def test_a_file_that_is_gone_spoils_no_plan(copy):
+    """Its record is still there: as after a job that failed, or as we tell users to mend damage."""
+    (copy / SEED0 / "hessian.h5").unlink()
+    assert planned(copy)["hessian"] == {"runs/mlp-4/momentum/seed0/hessian.h5"}
+
+
 def test_the_order_of_models_redoes_tables_and_figures_alone(copy):
     edit_config(copy, lambda config: config["experiments"]["architecture"]["models"].reverse())
     plan = planned(copy)

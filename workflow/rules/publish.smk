@@ -6,8 +6,9 @@ rule publish:
         tables=[path for path in rules.tables.input if Path(path).stem not in LONG],
         figures=[path for path in rules.figures.input if path.endswith(".png")],
         run=get_run_files("snapshots.h5")[0],
-        page=f"{workflow.basedir}/workflow/report/findings.md.jinja",
-        answers=f"{workflow.basedir}/workflow/report/answers.md.jinja",
+        # their digests are among the params
+        page=ancient(f"{workflow.basedir}/workflow/report/findings.md.jinja"),
+        answers=ancient(f"{workflow.basedir}/workflow/report/answers.md.jinja"),
     output:
         directory(f"{RESULTS}/study"),
     log:
@@ -18,6 +19,8 @@ rule publish:
         config=get_section(**config),
         registry=REGISTRY,
         code=get_code("publish.py"),
+        templates=get_file_digest("../workflow/report/findings.md.jinja")
+        | get_file_digest("../workflow/report/answers.md.jinja"),
     message:
         "the study's page"
     script:

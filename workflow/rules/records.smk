@@ -97,11 +97,15 @@ def is_recorded(job):
 def get_recorded_inputs(files):
     """The inputs of a job that have records, relative to the results."""
     folder = study.get_data_folder(config)
-    return [
-        records.relative(file, RESULTS)
+    inside = {
+        records.relative(file, RESULTS): None
         for file in files
         if Path(file).parent != folder and records.is_inside(file, RESULTS)
-    ]
+    }
+    return list(inside)
 
+
+if workflow.workflow_settings.persistence_backend.name != "FILE":
+    stop("--persistence-backend: found another than file, expected file: records lie beside files")
 
 snakemake.workflow.FilePersistence = ResultsPersistence
