@@ -12,8 +12,8 @@ from workflow.conftest import RESULTS, digests, run
 def test_a_killed_run_resumes_on_another_number_of_cores_to_the_same_bytes(built, fresh):
     """`kill -9` on the whole process group while it trains on two cores; the rest is done on one.
 
-    That is the rest of the training and all of every other stage, as after any `kill -9`: by what
-    Snakemake asks for.
+    That is the rest of the training and every other stage of two models, as after any `kill -9`: by
+    what Snakemake asks for.
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tiny.yaml"],
@@ -31,10 +31,18 @@ def test_a_killed_run_resumes_on_another_number_of_cores_to_the_same_bytes(built
     process.wait()
     assert digests(fresh).keys() < digests(built).keys() | leftovers(fresh)
     run(fresh, "--unlock")
-    run(fresh, "--rerun-incomplete", cores=1)
-    assert {name: digest for name, digest in digests(fresh).items() if not is_leftover(name)} == (
-        digests(built)
-    )
+    known = digests(built)
+    targets = [name for name in known if name.startswith(DONE_AGAIN)]
+    run(fresh, *(str(RESULTS / name) for name in targets), "--rerun-incomplete", cores=1)
+    found = {name: digest for name, digest in digests(fresh).items() if not is_leftover(name)}
+    assert found.keys() >= set(targets)
+    assert found == {name: known[name] for name in found}
+
+
+DONE_AGAIN = (  # a convolutional and a user's network, pairs, forks, a table and a figure of theirs
+    *("runs/cnn-2/momentum/seed0", "runs/own/momentum/seed0", "runs/mlp-4/momentum/seed0/fork"),
+    *("pairs/mlp-4/momentum/seed0-", "tables/instability", "figures/instability/instability"),
+)
 
 
 def is_leftover(name: str) -> bool:

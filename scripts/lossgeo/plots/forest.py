@@ -263,4 +263,4 @@ def _note(endpoints: pd.DataFrame) -> str:
     intervals = ", ".join("range of the seeds" if kind == "range" else kind for kind in kinds)
     if kinds:
         note += f"Bars: 95 % intervals ({intervals}). "
-    return note + "n: independent values, seeds or disjoint pairs of seeds."
+    return note + "n: independent values: seeds, disjoint pairs of seeds, or models."
