@@ -5,7 +5,7 @@ QUICK = --configfile config.quick.yaml
 BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling costs report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: quick estimate reproduce verify publish report test bench
+.PHONY: quick estimate reproduce verify publish report test torture bench
 
 quick: .venv/.ready
 	$(SNAKEMAKE) $(QUICK)
@@ -37,6 +37,10 @@ test: .venv/.ready
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+# Twenty kills of a study, at random, and what comes of it: ten minutes.
+torture: .venv/.ready
+	.venv/bin/python tests/torture.py
 
 # Side by side with other packages, on one thread: leave the machine alone meanwhile.
 bench: .venv/.ready .venv-bench/.ready

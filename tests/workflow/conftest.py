@@ -110,6 +110,19 @@ def digests(project: Path) -> dict[str, str]:
     }
 
 
+def processes(project: Path) -> list[tuple[int, str]]:
+    """The process ids and commands of those that work in a project's folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == project:
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                found.append((int(process.name), command))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory, worker_id) -> Path:
     """A project in which everything has been built once, by whichever worker is the first to ask.

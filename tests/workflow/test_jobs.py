@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import h5py
 
-from workflow.conftest import RESULTS, edit_config, snakemake
+from workflow.conftest import RESULTS, edit_config, processes, snakemake
 
 RUN = RESULTS / "runs" / "mlp-4" / "momentum" / "seed0"
 
@@ -47,18 +46,6 @@ def test_jobs_end_when_snakemake_alone_is_killed(fresh):
         time.sleep(0.1)
     assert "Snakemake has ended" in log.read_text()
     assert list((fresh / RUN).iterdir()) == []
-
-
-def processes(project: Path) -> list[str]:
-    """Those that work in a project's folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process / "cwd").readlink() == project:
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:  # it has ended, or is another user's
-            continue
-    return found
 
 
 def test_jobs_run_the_clones_code_and_go_on_after_one_that_fails(fresh, tmp_path):

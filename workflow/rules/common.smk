@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -143,8 +143,17 @@ def get_published_section(wildcards):
     )
 
 
+@cache
+def get_known(stage=None):
+    """The names in the files of every run, or of every run that `stage` measures, and of every pair."""
+    runs = {(run.model, run.optimizer, str(run.seed)) for run in study.get_runs(config, stage)}
+    return runs | {*study.get_pairs(config), *study.get_forks(config)}
+
+
 def check_target(wildcards, stage=None):
     """Stop with one line unless the study has the run, pair or experiment of a file."""
+    if tuple(wildcards) in get_known(stage):
+        return
     try:
         checks.check_target(config, dict(wildcards.items()), stage)
     except checks.ConfigError as error:
