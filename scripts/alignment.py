@@ -21,7 +21,7 @@ from lossgeo.store import Group, Variable
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config = snakemake.params.config
+    config = probe.config_of(snakemake)
     ends = [snakemake.input.snapshots_a, snakemake.input.snapshots_b]
     model = build(config["model"], *probe.load_shape(snakemake.input.data))
     units = find_groups(model, config["model"].get("permutations"))

@@ -131,7 +131,7 @@ def similarities(objective: Objective, a: Tensor, b: Tensor, order: Tensor | Non
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, files = snakemake.params.config, snakemake.input
+    config, files = probe.config_of(snakemake), snakemake.input
     ends = [files.snapshots_a, files.snapshots_b]
     identity = probe.pair_identity(snakemake)
     seed = identity["seed_a"]

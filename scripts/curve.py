@@ -55,7 +55,7 @@ def as_group(midpoint: curves.Midpoint, status: str) -> Group:
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, (a, b) = snakemake.params.config, (snakemake.wildcards.a, snakemake.wildcards.b)
+    config, (a, b) = probe.config_of(snakemake), (snakemake.wildcards.a, snakemake.wildcards.b)
     files, device = snakemake.input.data, choose_device(config["device"])
     model = build(config["model"], *probe.load_shape(files))
     inputs, targets = probe.load_split(files, config["data"], "train")

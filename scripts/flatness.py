@@ -23,7 +23,7 @@ from lossgeo.store import Group, Variable
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, snapshots = snakemake.params.config, snakemake.input.snapshots
+    config, snapshots = probe.config_of(snakemake), snakemake.input.snapshots
     settings = config["flatness"]
     identity = probe.run_identity(snapshots)
     seed = identity["seed"]

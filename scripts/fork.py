@@ -19,7 +19,7 @@ from lossgeo.training import train
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, seed = snakemake.params.config, int(snakemake.wildcards.seed)
+    config, seed = probe.config_of(snakemake), int(snakemake.wildcards.seed)
     files, shared = snakemake.input.data, int(snakemake.wildcards.epoch)
     model = build(config["model"], *probe.load_shape(files))
     torch.manual_seed(derive_seed("fork dropout", seed))

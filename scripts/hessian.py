@@ -102,7 +102,7 @@ def as_groups(
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, snapshots = snakemake.params.config, snakemake.input.snapshots
+    config, snapshots = probe.config_of(snakemake), snakemake.input.snapshots
     identity = probe.run_identity(snapshots)
     objective = probe.load_objective(
         snakemake.input.data, config, **config["objective"], seed=identity["seed"]

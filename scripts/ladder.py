@@ -75,7 +75,7 @@ def as_group(
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, snapshots = snakemake.params.config, snakemake.input.snapshots
+    config, snapshots = probe.config_of(snakemake), snakemake.input.snapshots
     settings, split = config["ladder"], config["objective"]["split"]
     identity = probe.run_identity(snapshots)
     device = choose_device(config["device"])

@@ -220,7 +220,7 @@ def surface_group(
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, snapshots = snakemake.params.config, snakemake.input.snapshots
+    config, snapshots = probe.config_of(snakemake), snakemake.input.snapshots
     identity = probe.run_identity(snapshots)
     settings, estimator, seed = config["landscape"], config["estimator"], identity["seed"]
     objective = probe.load_objective(snakemake.input.data, config, **config["objective"], seed=seed)

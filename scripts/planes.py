@@ -82,7 +82,7 @@ def plane(
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, files = snakemake.params.config, snakemake.input
+    config, files = probe.config_of(snakemake), snakemake.input
     identity = probe.pair_identity(snakemake)
     seed = identity["seed_a"]
     objective = probe.load_objective(files.data, config, **config["objective"], seed=seed)

@@ -7,12 +7,13 @@ if __name__ == "__main__":
 
 from importlib import import_module
 
-from lossgeo import store
+from lossgeo import store, tables
 
 
 def main(snakemake) -> None:
     make = getattr(import_module(f"lossgeo.{snakemake.params.module}"), snakemake.wildcards.table)
     table = make(list(snakemake.input), **snakemake.params.config)
+    table = tables.with_labels(table, snakemake.params.labels)
     store.write_csv(table, snakemake.output[0])
     print(f"{len(table)} rows from {len(snakemake.input)} files")
 

@@ -11,7 +11,7 @@ import torch
 
 from lossgeo import probe, runs, store
 from lossgeo.hessian import gradient
-from lossgeo.models import build, family_of
+from lossgeo.models import build
 from lossgeo.numerics import (
     choose_device,
     derive_seed,
@@ -25,7 +25,7 @@ from lossgeo.training import train
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config, seed = snakemake.params.config, int(snakemake.wildcards.seed)
+    config, seed = probe.config_of(snakemake), int(snakemake.wildcards.seed)
     files, data, spec = snakemake.input.data, config["data"], config["model"]
     device = choose_device(config["device"])
     model = build(spec, *probe.load_shape(files), seed=derive_seed("initialisation", seed))
@@ -51,8 +51,6 @@ def main(snakemake) -> None:
     )
     identity = {
         "model": snakemake.wildcards.model,
-        "family": family_of(spec, snakemake.wildcards.model),
-        "width": spec.get("width", -1),
         "parameters": layout.size,
         "optimizer": snakemake.wildcards.optimizer,
         "seed": seed,
@@ -66,7 +64,7 @@ def main(snakemake) -> None:
         snakemake.output.snapshots,
         runs.as_groups(run),
         store.provenance(
-            config,
+            snakemake.params.config,
             snakemake.params.code,
             data["sha256"],
             device=device.type,

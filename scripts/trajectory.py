@@ -19,7 +19,7 @@ from lossgeo.store import Group, Variable
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
-    config = snakemake.params.config
+    config = probe.config_of(snakemake)
     settings, components = config["trajectory"], config["trajectory"]["components"]
     identity = probe.run_identity(snakemake.input.snapshots)
     run = store.read(snakemake.input.snapshots, names=("theta", "step", "epoch")).variables

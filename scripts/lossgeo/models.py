@@ -105,15 +105,6 @@ def build(spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: in
     return model
 
 
-def family_of(spec: Mapping, name: str) -> str:
-    """What figures group a model under: `mlp-gelu` is no second mlp of its width.
-
-    A user's model without a family is one of its own, under its `name`.
-    """
-    family = spec.get("family", name)
-    return family if spec.get("activation", "relu") == "relu" else f"{family}-{spec['activation']}"
-
-
 def load_factory(reference: str):
     """The function that `package.module:function` names, in the working directory too."""
     module_name, _, function_name = reference.partition(":")

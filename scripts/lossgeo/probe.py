@@ -18,7 +18,7 @@ from lossgeo.training import find_point
 
 SPLITS = {"train": slice(0, 2), "test": slice(2, 4)}  # of data.FILES
 
-IDENTITY = ("model", "family", "width", "parameters", "optimizer", "seed")
+IDENTITY = ("model", "parameters", "optimizer", "seed")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Point:
     status: str  # "ok", "diverged" or "not reached"
     step: int  # optimizer steps taken; -1 where the point was not reached
     preconditioner: Tensor | None  # (P,) Adam's (`training.preconditioner`), NaN as theta; or none
+
+
+def config_of(snakemake) -> dict:
+    """A job's section of the config; and its device, on which no result depends but in rounding."""
+    return snakemake.params.config | {"device": snakemake.config["device"]}
 
 
 def load_split(
@@ -109,14 +114,13 @@ def write(
     Its inputs are the job's, each a single file with a name. The data files are left out: their
     digests are part of the config. `packages` and `identity` are as in `store.provenance`.
     """
-    config = snakemake.params.config
     inputs = {role: sha256(file) for role, file in snakemake.input.items() if role != "data"}
     attributes = store.provenance(
-        config,
+        snakemake.params.config,
         snakemake.params.code,
         inputs,
         packages,
-        kernels=kernels(choose_device(config["device"])),
+        kernels=kernels(choose_device(snakemake.config["device"])),
         **identity,
     )
     store.write(snakemake.output[0], groups, attributes)

@@ -264,6 +264,19 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
     }
 
 
+def get_labels(config: Mapping) -> dict[str, dict[str, Any]]:
+    """Model -> its family and width, as tables have them; a width of -1 where there is none.
+
+    A user's model without a family is one of its own. `mlp-gelu` is no second mlp of its width.
+    """
+    labels = {}
+    for name, spec in config["models"].items():
+        activation = spec.get("activation", "relu")
+        suffix = "" if activation == "relu" else f"-{activation}"
+        labels[name] = {"family": spec.get("family", name) + suffix, "width": spec.get("width", -1)}
+    return labels
+
+
 def is_of_widths(config: Mapping, experiment: str) -> bool:
     """Whether an experiment is about models: one optimizer, and a family of two widths or more."""
     found = config["experiments"][experiment]

@@ -1,8 +1,8 @@
 """Tidy tables: one row per observation, from the artefacts of a stage.
 
 Every function takes the paths of one stage's files, in the order in which rows are to appear, and
-returns a DataFrame whose columns `columns.csv` describes. Rows of runs that diverged, or that never
-reached a point, are there with their status and NaN.
+returns a DataFrame whose columns `columns.csv` describes; `with_labels` adds two of a model. Rows
+of runs that diverged, or that never reached a point, are there with their status and NaN.
 """
 
 import json
@@ -18,7 +18,7 @@ from lossgeo.statistics import ratio_of_means
 
 Paths = Sequence[Path | str]
 
-RUN = ("model", "family", "width", "parameters", "optimizer", "seed")
+RUN = ("model", "parameters", "optimizer", "seed")
 MEASURED = (*RUN, "split", "samples")
 
 POINT = ("status", "step", "loss", "loss_se")
@@ -390,6 +390,15 @@ def identity_of(path: Path | str, names: Sequence[str]) -> dict:
     """These root attributes of an artefact."""
     attributes = store.attributes(path)
     return {name: attributes[name] for name in names}
+
+
+def with_labels(table: pd.DataFrame, labels: Mapping[str, Mapping]) -> pd.DataFrame:
+    """A table with family and width, as `labels` has them for each model, beside the model."""
+    made = table.copy()
+    place = made.columns.get_loc("model") + 1
+    for label in ("width", "family"):
+        made.insert(place, label, [labels[model][label] for model in made["model"]])
+    return made
 
 
 def with_identity(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,12 @@ from lossgeo import store
 from lossgeo.store import Group, Variable
 from lossgeo.surface import centred_grid
 
-MODELS = {"mlp-4": ("mlp", 4, 200), "mlp-8": ("mlp", 8, 400), "cnn-2": ("cnn", 2, 900)}
+LABELS = {
+    "mlp-4": {"family": "mlp", "width": 4},
+    "mlp-8": {"family": "mlp", "width": 8},
+    "cnn-2": {"family": "cnn", "width": 2},
+}
+MODELS = {"mlp-4": 200, "mlp-8": 400, "cnn-2": 900}  # -> number of parameters
 CELLS = (*((model, "momentum") for model in MODELS), ("mlp-4", "wild"), ("cnn-2", "wild"))
 SEEDS = (0, 1, 2)
 POINTS = ("matched", "final")
@@ -45,9 +50,8 @@ def trajectory_status_of(model: str, optimizer: str, seed: int) -> str:
 
 
 def identity_of(model: str, optimizer: str, seed: int | None = None) -> dict:
-    family, width, parameters = MODELS[model]
-    identity = {"model": model, "family": family, "width": width, "parameters": parameters}
-    return identity | {"optimizer": optimizer} | ({} if seed is None else {"seed": seed})
+    identity = {"model": model, "parameters": MODELS[model], "optimizer": optimizer}
+    return identity | ({} if seed is None else {"seed": seed})
 
 
 def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[Path]]:
@@ -182,7 +186,7 @@ def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         nodes = gap * np.sort(rng.normal(0, 3, (2, 6)))
         weights = rng.dirichlet(np.ones(6), 2) * (1.0 if status == "ok" else 0.0)
         variables = eigenpairs("top", top, [1, 1, 0]) | eigenpairs("bottom", bottom, [1, 1])
-        vectors = np.eye(2, MODELS[model][2], dtype=np.float32)
+        vectors = np.eye(2, MODELS[model], dtype=np.float32)
         variables |= {
             "eigenvectors": Variable(("vector", "parameter"), vectors, "1", "eigenvectors"),
             "nodes": Variable(("probe", "node"), nodes, "nats", "nodes"),

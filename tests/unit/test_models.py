@@ -14,7 +14,6 @@ from lossgeo.models import (
     ModelError,
     block_size,
     build,
-    family_of,
     in_memory_format,
     memory_format,
 )
@@ -271,11 +270,3 @@ def test_a_gelu_twin_differs_in_its_activation_alone(family, generator):
     types = [nn.GELU if isinstance(layer, nn.ReLU) else type(layer) for layer in plain.children()]
     assert [type(layer) for layer in twin.children()] == types
     assert nn.GELU in types
-
-
-def test_figures_group_a_gelu_twin_by_itself():
-    assert family_of({"family": "mlp", "width": 128}, "mlp-128") == "mlp"
-    twin = {"family": "mlp", "width": 128, "activation": "gelu"}
-    assert family_of(twin, "mlp-128-gelu") == "mlp-gelu"
-    assert family_of({"factory": "a:b"}, "own") == "own"
-    assert family_of({"factory": "a:b", "family": "deep"}, "own") == "deep"

@@ -17,8 +17,8 @@ from lossgeo.quadrature import cumulative_bounds
 from lossgeo.store import Group, Variable
 from lossgeo.verdicts import judge
 
-from .artefacts import MODELS, NAN
-from .test_tables import MAKERS
+from .artefacts import LABELS, MODELS, NAN
+from .test_tables import MAKERS, as_made
 
 STYLE = {"column_width": 3.4, "font_size": 8, "dpi": 30, "confidence": 0.95}
 FIGURES = {  # and the module that draws them
@@ -54,7 +54,7 @@ FILES = {  # the files that a figure reads beside the tables
     "pair_planes": ["planes"],
 }
 CONFIG = {  # the part of a config that figures are told of
-    "models": {name: {"family": f, "width": w} for name, (f, w, _) in MODELS.items()},
+    "models": LABELS,
     "optimizers": {
         "momentum": {"name": "SGD", "lr": 0.1, "momentum": 0.9},
         "wild": {"name": "Adam", "lr": 1.0},
@@ -120,7 +120,7 @@ REGISTRY = {
 
 def read_back(files, folder) -> dict[str, pd.DataFrame]:
     """The tables as figures get them: from CSV."""
-    made = {name: make(files) for name, make in MAKERS.items()}
+    made = {name: as_made(make(files)) for name, make in MAKERS.items()}
     made["endpoints"], made["verdicts"] = judge(made, REGISTRY)
     for name, table in made.items():
         store.write_csv(table, folder / f"{name}.csv")
@@ -435,8 +435,7 @@ def broken(tmp_path):
             path = tmp_path / f"{optimizer}-{seed}.h5"
             measured = Variable(("direction", "alpha"), np.array(loss), "nats", "loss")
             group = Group({"alpha": alphas, "loss": measured}, {"status": "ok", "step": 1})
-            identity = {"model": "mlp-4", "family": "mlp", "width": 4, "parameters": 200}
-            identity |= {"optimizer": optimizer, "seed": seed}
+            identity = {"model": "mlp-4", "parameters": 200, "optimizer": optimizer, "seed": seed}
             store.write(path, {"final/lines": group}, identity)
             paths.append(path)
         return paths

@@ -34,9 +34,8 @@ def job(tmp_path):
     return SimpleNamespace(
         input=InputFiles(fromdict=inputs),
         output=OutputFiles([str(tmp_path / "artefact.h5")]),
-        params=Params(
-            fromdict={"config": {"device": "cpu", "samples": 7}, "code": {"probe.py": "abc"}}
-        ),
+        params=Params(fromdict={"config": {"samples": 7}, "code": {"probe.py": "abc"}}),
+        config={"device": "cpu"},
     )
 
 
@@ -48,7 +47,7 @@ def test_an_artefact_says_what_it_is_made_of(job):
     assert attributes["model"] == "mlp-32"
     assert attributes["seed"] == 3
     assert attributes["kernels"] == kernels(torch.device("cpu"))
-    assert json.loads(attributes["config"]) == {"device": "cpu", "samples": 7}
+    assert json.loads(attributes["config"]) == {"samples": 7}
     assert json.loads(attributes["code"]) == {"probe.py": "abc"}
     assert json.loads(attributes["inputs"]) == {
         "snapshots": sha256(job.input.snapshots),

@@ -299,3 +299,20 @@ def test_one_run_of_each_model_is_rescaled_at_the_last_point_of_its_first_experi
     assert point == first["points"][-1]
     for other in others:
         assert study.get_rescaled_point(config, model, optimizer, other) is None
+
+
+def test_tables_group_a_gelu_twin_and_a_users_model_by_themselves():
+    twin = {"family": "mlp", "width": 128, "activation": "gelu"}
+    own = {"factory": "a:b", "arguments": {"width": 5}}
+    models = {
+        "plain": {"family": "mlp", "width": 128},
+        "twin": twin,
+        "own": own,
+        "labelled": own | {"family": "deep", "width": 7},
+    }
+    assert study.get_labels({"models": models}) == {
+        "plain": {"family": "mlp", "width": 128},
+        "twin": {"family": "mlp-gelu", "width": 128},
+        "own": {"family": "own", "width": -1},
+        "labelled": {"family": "deep", "width": 7},
+    }

@@ -273,6 +273,15 @@ def test_an_edited_factory_reruns_its_own_model(copy):
     }
 
 
+def test_a_device_remakes_nothing_and_labels_of_a_users_model_its_tables_and_figures(copy):
+    edit_config(copy, lambda config: config.update(device="cpu"))
+    assert planned(copy) == {}
+    edit_config(copy, lambda config: config["models"]["own"].update(family="deep", width=5))
+    plan = planned(copy)
+    assert all(is_figure(rule) for rule in plan.keys() - {"table", "dictionary"} - JUDGED)
+    assert "tables/runs.csv" in plan["table"]
+
+
 def test_changed_data_of_ones_own_retrains(copy):
     """The content of the files counts, under the same names and whatever their times."""
     path = copy / "data" / "stripes" / "t10k-labels-idx1-ubyte"

@@ -95,12 +95,12 @@ def get_section(**entries):
 
 
 def get_probe_section(model, **entries):
-    """What every stage needs that evaluates a model: its spec, the data, the device; and `entries`."""
+    """What every stage needs that evaluates a model: what it is, the data; and `entries`."""
     spec = config["models"][model]
+    parts = ("factory", "arguments") if "factory" in spec else ("family", "width", "activation")
     return get_section(
-        model={key: value for key, value in spec.items() if key not in ("permutations", "seeds")},
+        model={key: value for key, value in spec.items() if key in parts},
         data=study.get_data_spec(config),
-        device=config["device"],
         **entries,
     )
 
@@ -271,8 +271,9 @@ def get_curve_section(wildcards):
 def get_alignment_section(wildcards):
     """What the permutations of a pair depend on: also which units a user's model says they are."""
     section = get_pair_section(wildcards, "alignment")
-    spec = config["models"][wildcards.model]
-    return section | get_section(model={k: v for k, v in spec.items() if k != "seeds"})
+    table = config["models"][wildcards.model].get("permutations")
+    model = section["model"] | ({"permutations": table} if table else {})
+    return section | get_section(model=model)
 
 
 def get_plane_section(wildcards):

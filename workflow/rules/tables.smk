@@ -53,6 +53,7 @@ rule table:
         "../../envs/tables.yaml"
     params:
         config=lambda wildcards: get_section(**TABLE_LIMITS.get(wildcards.table, {})),
+        labels=study.get_labels(config),
         module=get_table_module,
         code=lambda wildcards: get_code("table.py", module=f"lossgeo.{get_table_module(wildcards)}"),
     message:

@@ -119,7 +119,7 @@ def intervals(
 
 def run_of(path: Path | str) -> dict:
     attributes = store.attributes(path)
-    return {name: attributes[name] for name in ("model", "family", "width", "optimizer", "seed")}
+    return {name: attributes[name] for name in ("model", "optimizer", "seed")}
 
 
 def first_seed(files: Files, experiment: Mapping) -> dict[tuple[str, str], Path | str]:
