@@ -9,8 +9,9 @@ import ast
 import functools
 import hashlib
 import io
+import sysconfig
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import decode_source
 from pathlib import Path
 
@@ -25,14 +26,16 @@ def code_digests(script: Path | str, root: Path | str) -> dict[str, str]:
 
 
 @functools.cache
-def _code_digests(script: Path, root: Path) -> dict[str, str]:
+def _code_digests(script: Path, root: Path, package: str | None = None) -> dict[str, str]:
+    """Those of a single `package` of `root`, where one is named."""
     reached: set[Path] = set()
     waiting = [script]
     while waiting:
         path = waiting.pop()
         if path not in reached:
             reached.add(path)
-            waiting += [p for name in _imports(path, root) for p in _module_files(name, root)]
+            names = [name for name in imports(path, root) if package in (None, _top(name))]
+            waiting += [file for name in names for file in _module_files(name, root)]
     return {str(path.relative_to(root)): file_digest(path) for path in sorted(reached)}
 
 
@@ -44,8 +47,24 @@ def module_digests(module: str, root: Path | str) -> dict[str, str]:
     return digests
 
 
+def factory_digests(module: str, folders: Iterable[Path | str]) -> dict[str, str]:
+    """`code_digests` of a user's module, in the first of some folders in which it is a file.
+
+    Paths are relative to that folder. Of the environment's packages its own alone is followed:
+    the versions of the others are recorded.
+    """
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    for folder in map(Path, folders):
+        files = _module_files(module, folder)
+        if files:
+            package = _top(module) if folder.resolve() in installed else None
+            found = [_code_digests(path, folder, package) for path in files]
+            return {name: digest for part in found for name, digest in part.items()}
+    return {}
+
+
 @functools.cache
-def _imports(path: Path, root: Path) -> tuple[str, ...]:
+def imports(path: Path, root: Path) -> tuple[str, ...]:
     """Dotted names that a source file imports; `from a import b` counts as a and as a.b."""
     names = []
     package = path.relative_to(root).parent.parts
@@ -122,6 +141,10 @@ def _between(lines: Sequence[str], start: tuple[int, int], end: tuple[int, int])
     if first == last:
         return lines[first - 1][left:right]
     return "".join([lines[first - 1][left:], *lines[first : last - 1], lines[last - 1][:right]])
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _module_files(module: str, root: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lossgeo import records
-from lossgeo.digest import file_digest
+from lossgeo.digest import file_digest, imports
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Job:
 
     began: int  # in ns, by the clock of the file system on which its log is
     code: Mapping[str, Path]  # module -> the file whose digest the job records
+    packages: frozenset[str]  # that a user's modules import, by the names under which they do
     inputs: Mapping[str, str]  # file, relative to the results -> the digest that its record has
     params: Mapping[str, object]  # of the rule, as they were when the job began
 
@@ -46,15 +47,18 @@ def begin(snakemake) -> None:
     scripts = Path(snakemake.scriptdir).resolve()
     sys.path.insert(0, str(scripts))
     code = _find_code(snakemake.params.get("code", {}), scripts)
+    own = [path for path in code.values() if scripts not in path.parents]
+    packages = frozenset(n.partition(".")[0] for path in own for n in imports(path, path.parent))
     params = json.loads(json.dumps(dict(snakemake.params.items())))
-    _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, _verified(snakemake), params)
+    _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, packages, _verified(snakemake), params)
     _check_code(_job)
 
 
 def end(snakemake) -> None:
     """Record what made the job's files, beside them."""
+    results, packages = snakemake.config["results"], records.distributions(_job.packages)
     for path in snakemake.output:
-        records.write(path, snakemake.config["results"], snakemake.rule, _job.params, _job.inputs)
+        records.write(path, results, snakemake.rule, _job.params, _job.inputs, packages)
 
 
 def check(path: Path) -> None:
@@ -89,13 +93,13 @@ def _verified(snakemake) -> dict[str, str]:
 
 
 def _find_code(digests: Mapping[str, str], scripts: Path) -> dict[str, Path]:
-    """Module -> the file that has its digest, under `scripts` or in the working directory.
+    """Module -> the file that has its digest: in `scripts`, the working directory or on the path.
 
     Scripts are left out: they run from Snakemake's copy.
     """
     code = {}
     for name, digest in digests.items():
-        for path in (scripts / name, Path.cwd().resolve() / name):
+        for path in (Path(folder, name) for folder in (scripts, Path.cwd().resolve(), *sys.path)):
             if path.is_file() and file_digest(path) == digest:
                 break
         else:

@@ -13,9 +13,9 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,12 +61,15 @@ def write(
     rule: str,
     params: Mapping[str, Any],
     inputs: Mapping[str, str],
+    packages: Collection[str] = (),
 ) -> None:
     """Record what a file in the folder `results` was made from, once it is whole.
 
-    `params` are plain values; `inputs` maps paths relative to `results` to digests. A folder's
-    record has no digest of its content.
+    `params` are plain values; `inputs` maps paths relative to `results` to digests; `packages` were
+    used beside those of PACKAGES that were imported. A folder's record has no digest of its
+    content.
     """
+    imported = [name for name in PACKAGES if name.replace("-", "_") in sys.modules]
     path = Path(path)
     stat = path.stat()
     record = Record(
@@ -74,7 +77,7 @@ def write(
         rule=rule,
         params=dict(params),
         inputs=dict(inputs),
-        versions=versions(name for name in PACKAGES if name.replace("-", "_") in sys.modules),
+        versions=versions(sorted({*imported, *packages})),
         size=stat.st_size,
         mtime=stat.st_mtime_ns,
         sha256="" if path.is_dir() else digest(path),
@@ -179,6 +182,14 @@ def digest(path: Path | str) -> str:
     """The sha256 of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def distributions(modules: Collection[str]) -> list[str]:
+    """The installed packages that some modules, by the first part of their names, come from."""
+    if not modules:
+        return []
+    known = packages_distributions()
+    return sorted({package for module in modules for package in known.get(module, ())})
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

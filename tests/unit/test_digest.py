@@ -2,7 +2,7 @@
 
 import pytest
 
-from lossgeo.digest import code_digests, module_digests, said_digest
+from lossgeo.digest import code_digests, factory_digests, module_digests, said_digest
 
 SOURCES = {
     "train.py": "import numpy\nfrom lib.deep import thing\n",
@@ -178,3 +178,27 @@ def test_lines_and_columns_are_those_of_the_tokenizer():
 def test_source_in_any_encoding_has_a_digest(tmp_path, content):
     (tmp_path / "mine.py").write_bytes(content)
     assert set(code_digests(tmp_path / "mine.py", tmp_path)) == {"mine.py"}
+
+
+@pytest.fixture
+def folders(project, tmp_path, monkeypatch):
+    """A working directory, a folder of the user's on the path, and the environment's packages."""
+    mine, installed = project("mine"), project("site-packages")
+    (installed / "lib" / "deep.py").write_text("import alone, lib.base\n")
+    monkeypatch.setattr("lossgeo.digest.sysconfig.get_path", lambda name: str(installed))
+    (tmp_path / "empty").mkdir()
+    return [tmp_path / "empty", tmp_path / "not there", mine, installed]
+
+
+def test_a_factory_is_followed_where_it_is_found_first(folders):
+    (folders[2] / "lib" / "deep.py").write_text("import alone\n")
+    found = factory_digests("lib.deep", folders)
+    assert set(found) == {"lib/__init__.py", "lib/deep.py", "alone.py"}
+    (folders[0] / "lib.py").write_text("")
+    assert set(factory_digests("lib", folders)) == {"lib.py"}
+    assert factory_digests("nowhere", folders) == {}
+
+
+def test_of_an_installed_factory_its_own_package_alone_is_followed(folders):
+    found = factory_digests("lib.deep", [folders[0], folders[3]])
+    assert set(found) == {"lib/__init__.py", "lib/deep.py", "lib/base.py"}

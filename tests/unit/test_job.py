@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from lossgeo import job
-from lossgeo.digest import code_digests
+from lossgeo import job, records
+from lossgeo.digest import code_digests, factory_digests
 
 SCRIPTS = Path(job.__file__).parents[1]
 WITH_LOG = sorted(
@@ -120,6 +121,25 @@ def test_an_installed_model_of_the_same_name_is_refused_before_anything_is_writt
         "my_models.py",
         "scripts",
     }
+
+
+def test_a_model_from_the_path_is_used_and_the_packages_that_it_imports_are_recorded(
+    project, tmp_path
+):
+    (tmp_path / "elsewhere").mkdir()
+    (project / "my_models.py").rename(tmp_path / "elsewhere" / "my_models.py")
+    with open(tmp_path / "elsewhere" / "my_models.py", "a") as module:
+        module.write("import yaml\n")
+    scripts = project / "scripts"
+    code = code_digests(scripts / "work.py", scripts)
+    code |= factory_digests("my_models", [project, tmp_path / "elsewhere"])
+    end = "snakemake.output, snakemake.rule = ['a.csv'], 'work'\njob.end(snakemake)\n"
+    source = (scripts / "work.py").read_text() + end
+    done = run(project, source, code, tmp_path / "elsewhere")
+    assert done.returncode == 0, log(project)
+    record = records.read(project / "a.csv")
+    assert "my_models.py" in record.params["code"]
+    assert record.versions["PyYAML"] == version("PyYAML")
 
 
 @pytest.mark.parametrize("name", ["scripts/lossgeo/store.py", "scripts/work.py", "my_models.py"])

@@ -80,7 +80,7 @@ def get_code(script, model=None, module=None):
         code |= digest.module_digests(module, scripts)
     factory = config["models"][model].get("factory") if model else None
     if factory:
-        code |= digest.module_digests(factory.partition(":")[0], Path.cwd())
+        code |= digest.factory_digests(factory.partition(":")[0], [Path.cwd(), *sys.path])
     return code
 
 
