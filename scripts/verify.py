@@ -23,6 +23,9 @@ def main() -> int:
     parser.add_argument("--fix", action="store_true", help="move what is wrong aside")
     parser.add_argument("--configfile", nargs="+", default=[], help="as for snakemake")
     asked = parser.parse_args()
+    if asked.fix and verification.is_locked(Path.cwd()):
+        print("--fix: a study is running here; or one was killed: snakemake --unlock, then again")
+        return 1
     config = ["--configfile", *asked.configfile] if asked.configfile else []
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--summary", *config],

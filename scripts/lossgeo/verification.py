@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ STATES = {
     "left over": "half-written files of jobs that were killed",
 }
 WRONG = ("stale", "foreign", "damaged", "unknown", "left over")
-BESIDE = ("logs", "benchmarks")  # folders without artefacts
+BESIDE = ("logs", "benchmarks", "data", "study")  # folders without artefacts of a stage
 ASIDE = ".aside"
 WORDS = {"ok": "what it is made from is made again"}  # of Snakemake's status
 
@@ -53,7 +54,7 @@ def results_of(plan: Mapping[str, str]) -> Path:
 def verify(results: Path, plan: Mapping[str, str]) -> list[Verified]:
     """The state of every file in the folder of results, and of every file that is asked for.
 
-    `plan` is what `parse_summary` returns. Logs, benchmarks and data files are left out.
+    `plan` is what `parse_summary` returns. Logs, benchmarks, data and pages are left out.
     """
     wanted = {records.relative(path, results): why for path, why in plan.items()}
     wanted = {path: why for path, why in wanted.items() if not path.startswith((".", "data/"))}
@@ -63,8 +64,8 @@ def verify(results: Path, plan: Mapping[str, str]) -> list[Verified]:
 
 
 def move_aside(results: Path, files: Sequence[Verified]) -> Path:
-    """Move files and their records into a folder of the results, which is returned."""
-    aside = results / ASIDE
+    """Move files and their records into a new folder of the results, which is returned."""
+    aside = next(folder for n in count(1) if not (folder := results / ASIDE / str(n)).exists())
     for file in files:
         for path in (results / file.path, records.record_path(results / file.path)):
             if path.exists():
@@ -74,13 +75,19 @@ def move_aside(results: Path, files: Sequence[Verified]) -> Path:
     return aside
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether Snakemake runs in a folder, or was killed there."""
+    return any((folder / ".snakemake" / "locks").glob("*.lock"))
+
+
 def _walk(results: Path) -> list[str]:
     """The artefacts in a folder, and what is left of half-written ones."""
     found = []
     for folder, folders, files in os.walk(results):
         at = Path(folder)
         if at == results:
-            folders[:] = [f for f in folders if f not in (*BESIDE, "data", ASIDE)]
+            files = []  # a report, perhaps
+            folders[:] = [f for f in folders if f not in (*BESIDE, ASIDE)]
             # another study's results inside this one's
             folders[:] = [f for f in folders if not (at / f / "tables").is_dir()]
         if set(FILES) & set(files):

@@ -180,6 +180,11 @@ def test_a_walk_says_what_is_whole_and_what_is_not(copy):
     assert "runs/mlp-4/momentum/seed0/.123.hessian.h5" in found.stdout
     assert "orphaned: 1" in found.stdout
     assert "stale: 74" in found.stdout
+    lock = copy / ".snakemake" / "locks" / "0.input.lock"
+    lock.write_text("")
+    assert "a study is running here" in verify(copy, "--fix").stdout
+    assert left_over.exists()
+    lock.unlink()
     assert verify(copy, "--fix").returncode == 0
     assert not left_over.exists()
     assert (copy / RESULTS / "runs" / "mine.h5").exists()  # nobody's, and nobody's harm
