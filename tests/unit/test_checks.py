@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from snakemake.utils import update_config
 
 from lossgeo import checks, study
@@ -701,86 +699,3 @@ def test_what_is_read_is_plain_and_whole(tmp_path):
     made = completed()
     assert type(made["optimizers"]["sgd"]["lr"]) is float
     assert type(made["hessian"]["tolerance"]) is float
-
-
-# Whatever is put into a config
-
-
-ODD = st.sampled_from(
-    [
-        *(None, True, False, 0, 1, 2, -1, 7, 32.0, 0.5, -0.5, 1e30, 10**30, 2**63, 1e-300),
-        *(float("nan"), float("inf"), "", "x", "1", "1e-1", "mlp-32\n", "last", "final", "null"),
-        *([], [[]], [None], [1], [0, 0], ["x"], ["final"], [1.5, 0.5], [{}]),
-        *({}, {"x": 1}, {1: 2}, {"name": None}, {"factory": 5}, {None: {}}, {"mlp-32": 3}),
-    ]
-)
-
-
-@st.composite
-def mutated(draw) -> dict:
-    """A sound config with up to three places changed: other values, keys gone, keys added."""
-    config = copy.deepcopy(draw(st.sampled_from([yaml.safe_load(CONFIG), completed()])))
-    for _ in range(draw(st.integers(1, 3))):
-        at = config
-        while True:
-            keys = list(at) if isinstance(at, dict) else list(range(len(at)))
-            if not keys:
-                break
-            key = draw(st.sampled_from(keys))
-            if isinstance(at[key], dict | list) and draw(st.integers(0, 3)):
-                at = at[key]
-                continue
-            change = draw(st.sampled_from(["put", "put", "remove", "add"]))
-            if change == "put":
-                at[key] = copy.deepcopy(draw(ODD))
-            elif change == "remove":
-                del at[key]
-            elif isinstance(at, dict):
-                at[draw(st.sampled_from(["x", "nan", 1, "seeds", "factory"]))] = draw(ODD)
-            else:
-                at.append(copy.deepcopy(draw(ODD)))
-            break
-    return config
-
-
-def ask_everything(config: dict) -> None:
-    """What the workflow asks of a config, in the order in which its rules do."""
-    study.get_data_spec(config)
-    study.get_taxonomy(config)
-    study.get_planes(config)
-    for name in config["experiments"]:
-        study.get_shown(config, name)
-        study.is_of_widths(config, name)
-        study.get_shown_points(config, name)
-    for stage in (None, "hessian", "landscape", "flatness", "trajectory", "published", "ladder"):
-        for model, optimizer, seed in study.get_runs(config, stage):
-            assert study.get_epochs(config, model, optimizer) >= 1
-            study.has_matched_point(config, model, optimizer)
-            if stage not in (None, "trajectory"):
-                assert study.get_points(config, model, optimizer, stage)
-            if stage == "ladder":
-                assert study.get_ladder(config, model, optimizer)
-            if stage == "flatness":
-                study.get_rescaled_point(config, model, optimizer, seed)
-            if stage == "published":
-                study.get_last_point(study.get_published_points(config, model, optimizer))
-    for pair in study.get_pairs(config):
-        assert study.get_connected_points(config, pair.model, pair.optimizer, "connectivity")
-        study.get_plane_points(config, pair.model, pair.optimizer)
-        study.get_third_seed(config, pair.model)
-    for fork in study.get_forks(config):
-        shared = int(fork.b.removeprefix("fork"))
-        assert study.get_fork_points(config, fork.model, fork.optimizer, shared)
-
-
-@settings(max_examples=200, derandomize=True, deadline=None, database=None)
-@given(mutated())
-def test_any_config_gets_one_line_or_a_plan(config):
-    try:
-        made = checks.complete(config, SCHEMA)
-    except ConfigError as error:
-        message = str(error)
-        assert message.startswith("config key ")
-        assert "\n" not in message
-    else:
-        ask_everything(made)

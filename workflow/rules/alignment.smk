@@ -12,7 +12,7 @@ rule alignment:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=get_alignment_section,
+        config=partial(sections.alignment, config),
         code=lambda wildcards: get_code("alignment.py", wildcards.model),
     message:
         "align {wildcards.b} to {wildcards.a} of {wildcards.model}, {wildcards.optimizer}"

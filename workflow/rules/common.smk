@@ -1,6 +1,5 @@
 # What the rules ask of the config: sections, files, digests. Functions only.
 
-import json
 import os
 import sys
 from functools import cache, partial
@@ -15,7 +14,7 @@ os.environ.update(
     )
 )
 
-from lossgeo import checks, data, digest, registry, study
+from lossgeo import checks, data, digest, registry, sections, study
 
 # Snakemake 9.27.1 starts a timer whenever it looks for jobs, so as to look again when its rate of
 # jobs (100 a second, by default) allows more. Each finished job adds a look a second for good: after
@@ -87,67 +86,6 @@ def get_code(script, model=None, module=None):
 def get_file_digest(path):
     """The digest of a file of data beside the code."""
     return {path: data.sha256(Path(workflow.basedir, "scripts", path))}
-
-
-def get_section(**entries):
-    """A rule's part of the config as one plain dict with sorted keys, as Snakemake compares params."""
-    return json.loads(json.dumps(entries, sort_keys=True))
-
-
-def get_probe_section(model, **entries):
-    """What every stage needs that evaluates a model: what it is, the data; and `entries`."""
-    spec = config["models"][model]
-    parts = ("factory", "arguments") if "factory" in spec else ("family", "width", "activation")
-    return get_section(
-        model={key: value for key, value in spec.items() if key in parts},
-        data=study.get_data_spec(config),
-        **entries,
-    )
-
-
-def get_point_section(wildcards, stage, **entries):
-    """What a stage needs that measures the points of a run, under its own section; and `entries`."""
-    return get_probe_section(
-        wildcards.model,
-        points=study.get_points(config, wildcards.model, wildcards.optimizer, stage),
-        **{"objective": config["objective"], stage: config[stage]} | entries,
-    )
-
-
-def get_landscape_section(wildcards):
-    """What lines and planes depend on; how deep a minimum counts is the table's."""
-    landscape = {key: value for key, value in config["landscape"].items() if key != "persistence"}
-    return get_point_section(
-        wildcards, "landscape", landscape=landscape, estimator=config["estimator"]
-    )
-
-
-def get_ladder_section(wildcards):
-    """What the ladder of a run depends on: what it measures at each point, on samples of its own."""
-    return get_point_section(
-        wildcards,
-        "ladder",
-        ladder={
-            "tolerance": config["ladder"]["tolerance"],
-            "at": study.get_ladder(config, wildcards.model, wildcards.optimizer),
-        },
-        objective={"split": config["objective"]["split"]},
-    )
-
-
-def get_published_section(wildcards):
-    """What the published estimators of a run depend on; surfaces are those of few seeds, at points
-    where there are correct ones to set beside them."""
-    published, model, optimizer = config["published"], wildcards.model, wildcards.optimizer
-    points = study.get_published_points(config, model, optimizer)
-    drawn = [p for p in points if p in study.get_points(config, model, optimizer, "landscape")]
-    return get_probe_section(
-        wildcards.model,
-        points=points,
-        last=study.get_last_point(points),
-        landscape=int(wildcards.seed) in config["seeds"][: published["landscapes"]] and drawn,
-        published={key: value for key, value in published.items() if key != "landscapes"},
-    )
 
 
 @cache
@@ -239,79 +177,11 @@ def get_plane_files(wildcards):
     return files
 
 
-def get_pair_section(wildcards, *sections):
-    """What a stage needs that connects two runs: the points, and `sections` of the config."""
-    model, optimizer = wildcards.model, wildcards.optimizer
-    if wildcards.b.startswith("fork"):
-        shared = int(wildcards.b.removeprefix("fork"))
-        points = study.get_fork_points(config, model, optimizer, shared)
-    else:
-        points = study.get_connected_points(config, model, optimizer, "connectivity")
-    chosen = {section: config[section] for section in sections}
-    return get_probe_section(model, points=points, **chosen)
-
-
-def get_profile_section(wildcards):
-    """What the profiles along the paths of a pair depend on."""
-    return get_pair_section(wildcards) | get_section(
-        rungs=study.get_rungs(config, wildcards.b),
-        t=config["connectivity"]["points"],
-        samples=config["objective"]["samples"],
-    )
-
-
-def get_curve_section(wildcards):
-    """What the curves of a pair depend on."""
-    rungs = [r for r in study.get_rungs(config, wildcards.b) if r in ("curve", "aligned_curve")]
-    return get_pair_section(wildcards, "curve") | get_section(
-        rungs=rungs, batch_size=config["training"]["batch_size"]
-    )
-
-
-def get_alignment_section(wildcards):
-    """What the permutations of a pair depend on: also which units a user's model says they are."""
-    section = get_pair_section(wildcards, "alignment")
-    table = config["models"][wildcards.model].get("permutations")
-    model = section["model"] | ({"permutations": table} if table else {})
-    return section | get_section(model=model)
-
-
-def get_plane_section(wildcards):
-    """What the planes of a pair depend on."""
-    return get_pair_section(wildcards, "objective", "estimator") | get_section(
-        points=study.get_plane_points(config, wildcards.model, wildcards.optimizer),
-        plane=config["connectivity"]["plane"],
-    )
-
-
-def get_fork_section(wildcards):
-    """What a run depends on that leaves another: what that does, but for what is matched."""
-    section = get_train_section(wildcards)
-    for entry in ("matched_loss", "objective", "snapshots_per_epoch", "evaluations_per_epoch"):
-        section.pop(entry, None)
-    epochs = study.get_fork_epochs(config, wildcards.model, wildcards.optimizer)
-    return section | get_section(epochs=epochs)
-
-
 def get_table_module(wildcards):
     """Where the function of a table is."""
     if wildcards.table == "published":
         return "published_tables"
     return "pair_tables" if wildcards.table in PAIR_TABLES else "tables"
-
-
-def get_train_section(wildcards):
-    """What a training run depends on; the objective only where the run has a matched point."""
-    model, optimizer = wildcards.model, wildcards.optimizer
-    entries = config["training"] | {
-        "optimizer": config["optimizers"][optimizer],
-        "epochs": study.get_epochs(config, model, optimizer),
-        "objective": config["objective"],
-    }
-    del entries["target_accuracy"]
-    if not study.has_matched_point(config, model, optimizer):
-        del entries["matched_loss"], entries["objective"]
-    return get_probe_section(model, **entries)
 
 
 def get_experiment_files(wildcards, files):
@@ -357,14 +227,6 @@ def is_drawn(figure, name):
     if figure == "correlations":  # with what is known of the end of training
         return experiment["points"][-1] == "final"
     return True
-
-
-def get_figure_section(wildcards, figure, stages):
-    """What a figure shows, and in which style."""
-    shown = study.get_shown(config, wildcards.experiment)
-    if {"connectivity", "instability"} & set(stages):
-        shown["connected_points"] = study.get_shown_points(config, wildcards.experiment)
-    return get_section(figure=figure, experiment=shown, style=config["figures"])
 
 
 def get_jobs():

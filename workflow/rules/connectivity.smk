@@ -12,7 +12,7 @@ rule connectivity:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=get_profile_section,
+        config=partial(sections.connectivity, config),
         code=lambda wildcards: get_code("connectivity.py", wildcards.model),
     message:
         "paths from {wildcards.a} to {wildcards.b} of {wildcards.model}, {wildcards.optimizer}"
@@ -34,7 +34,7 @@ rule planes:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=get_plane_section,
+        config=partial(sections.planes, config),
         code=lambda wildcards: get_code("planes.py", wildcards.model),
     message:
         "planes through {wildcards.a} and {wildcards.b} of {wildcards.model}, {wildcards.optimizer}"

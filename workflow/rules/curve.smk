@@ -12,7 +12,7 @@ rule curve:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=get_curve_section,
+        config=partial(sections.curve, config),
         code=lambda wildcards: get_code("curve.py", wildcards.model),
     message:
         "curves from {wildcards.a} to {wildcards.b} of {wildcards.model}, {wildcards.optimizer}"

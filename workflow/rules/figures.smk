@@ -50,7 +50,7 @@ for figure, (family, stages, _, run_files) in FIGURES.items():
         conda:
             "../../envs/figures.yaml"
         params:
-            config=partial(get_figure_section, figure=figure, stages=stages),
+            config=partial(sections.figure, config, figure=figure, stages=stages),
             family=family,
             code=get_code("figure.py", module=f"lossgeo.plots.{family}"),
         message:
@@ -88,7 +88,7 @@ for figure, (family, tables, shown) in STUDY_FIGURES.items():
         conda:
             "../../envs/figures.yaml"
         params:
-            config=get_section(figure=figure, experiment=shown, style=config["figures"]),
+            config=sections.plain(figure=figure, experiment=shown, style=config["figures"]),
             family=family,
             code=get_code("figure.py", module=f"lossgeo.plots.{family}"),
         message:

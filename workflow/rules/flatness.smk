@@ -12,13 +12,7 @@ rule flatness:
         "../../envs/hessian.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_point_section(
-            wildcards,
-            "flatness",
-            rescaled=study.get_rescaled_point(
-                config, wildcards.model, wildcards.optimizer, int(wildcards.seed)
-            ),
-        ),
+        config=partial(sections.flatness, config),
         code=lambda wildcards: get_code("flatness.py", wildcards.model),
     message:
         "flatness of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"

@@ -12,7 +12,7 @@ rule fork:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=get_fork_section,
+        config=partial(sections.fork, config),
         code=lambda wildcards: get_code("fork.py", wildcards.model),
     message:
         "{wildcards.model} with {wildcards.optimizer}, seed {wildcards.seed}, in another order from epoch {wildcards.epoch} on"

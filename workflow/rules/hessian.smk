@@ -12,7 +12,7 @@ rule hessian:
         "../../envs/hessian.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_point_section(wildcards, "hessian"),
+        config=partial(sections.hessian, config),
         code=lambda wildcards: get_code("hessian.py", wildcards.model),
     message:
         "Hessian of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"

@@ -12,7 +12,7 @@ rule ladder:
         "../../envs/hessian.yaml"
     threads: 1
     params:
-        config=get_ladder_section,
+        config=partial(sections.ladder, config),
         code=lambda wildcards: get_code("ladder.py", wildcards.model),
     message:
         "eigenvalues against samples of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"

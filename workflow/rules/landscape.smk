@@ -13,7 +13,7 @@ rule landscape:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=get_landscape_section,
+        config=partial(sections.landscape, config),
         code=lambda wildcards: get_code("landscape.py", wildcards.model),
     message:
         "lines and planes of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"

@@ -16,7 +16,7 @@ rule publish:
     conda:
         "../../envs/tables.yaml"
     params:
-        config=get_section(**config),
+        config=sections.plain(**config),
         registry=REGISTRY,
         code=get_code("publish.py"),
         templates=get_file_digest("../workflow/report/findings.md.jinja")

@@ -12,7 +12,7 @@ rule published:
         "../../envs/published.yaml"
     threads: 1
     params:
-        config=get_published_section,
+        config=partial(sections.published, config),
         code=lambda wildcards: get_code("published.py", wildcards.model),
     message:
         "published estimators of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"

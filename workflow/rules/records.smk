@@ -2,6 +2,8 @@
 # with results and know nothing of another clone that writes into the same folder. Here it goes by
 # those that lie beside the files (lossgeo.records). Rules need no line for it.
 
+import json
+
 import snakemake.workflow
 from snakemake.logging import logger
 from snakemake.persistence import MetadataRecord, NO_PARAMS_CHANGE, ParamsChange

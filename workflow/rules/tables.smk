@@ -52,7 +52,7 @@ rule table:
     conda:
         "../../envs/tables.yaml"
     params:
-        config=lambda wildcards: get_section(**TABLE_LIMITS.get(wildcards.table, {})),
+        config=lambda wildcards: sections.plain(**TABLE_LIMITS.get(wildcards.table, {})),
         labels=study.get_labels(config),
         module=get_table_module,
         code=lambda wildcards: get_code("table.py", module=f"lossgeo.{get_table_module(wildcards)}"),

@@ -12,7 +12,7 @@ rule train:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=get_train_section,
+        config=partial(sections.train, config),
         code=lambda wildcards: get_code("train.py", wildcards.model),
     message:
         "train {wildcards.model} with {wildcards.optimizer}, seed {wildcards.seed}"

@@ -12,12 +12,7 @@ rule trajectory:
         "../../envs/torch.yaml"
     threads: 1
     params:
-        config=lambda wildcards: get_probe_section(
-            wildcards.model,
-            objective=config["objective"],
-            estimator=config["estimator"],
-            trajectory=config["trajectory"],
-        ),
+        config=partial(sections.trajectory, config),
         code=lambda wildcards: get_code("trajectory.py", wildcards.model),
     message:
         "trajectory of {wildcards.model}, {wildcards.optimizer}, seed {wildcards.seed}"
