@@ -31,10 +31,10 @@ ODD = st.sampled_from(
 
 
 @st.composite
-def mutated(draw) -> dict:
-    """A sound config with up to three places changed: other values, keys gone, keys added."""
+def mutated(draw, most: int = 3) -> dict:
+    """A sound config with so many places changed at most: other values, keys gone, keys added."""
     config = copy.deepcopy(draw(st.sampled_from(SOUND)))
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(1, most))):
         at = config
         while True:
             keys = list(at) if isinstance(at, dict) else list(range(len(at)))
@@ -126,13 +126,13 @@ def first_job(config: dict, folder: Path) -> SimpleNamespace:
 
 
 @settings(
-    max_examples=40,
+    max_examples=60,
     derandomize=True,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(mutated())
+@given(mutated(most=1))  # a fifth of them are sound
 def test_a_plan_runs_its_first_job(own_data, tmp_path, config):
     if isinstance(config.get("data"), dict):
         config["data"] |= own_data
