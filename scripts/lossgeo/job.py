@@ -79,15 +79,23 @@ def check(path: Path) -> None:
 
 
 def _verified(snakemake) -> dict[str, str]:
-    """Input -> digest, relative to the results, of all but the data, whose digests are params."""
+    """Input -> digest, relative to the results, of all but the data, whose digests are params.
+
+    Exits with one line where either is not what it should be.
+    """
     results = snakemake.config["results"]
     data = Path(snakemake.config["data"]["folder"], snakemake.config["data"]["name"])
+    expected = snakemake.params.get("config", {}).get("data", {}).get("sha256", {})
+    for path in map(Path, snakemake.input):
+        if path.parent == data and expected and records.digest(path) != expected[path.name]:
+            sys.exit(
+                f"{path} is not the file that snakemake read when it planned this job: it was "
+                "changed since, or is damaged. Run snakemake again; delete the file where it "
+                "was brought by snakemake"
+            )
     try:
-        return {
-            records.relative(path, results): records.verified(path, results)
-            for path in snakemake.input
-            if Path(path).parent != data and records.is_inside(path, results)
-        }
+        tracked = records.tracked(snakemake.input, results, data)
+        return {name: records.verified(path, results) for name, path in tracked.items()}
     except records.RecordError as error:
         sys.exit(str(error))
 

@@ -173,9 +173,10 @@ def relative(path: Path | str, results: Path | str) -> str:
     return Path(os.path.relpath(path, results)).as_posix()
 
 
-def is_inside(path: Path | str, results: Path | str) -> bool:
-    """Whether a file is under the folder of the results."""
-    return not relative(path, results).startswith("..")
+def tracked(files: Iterable[str], results: Path | str, data: Path | str) -> dict[str, str]:
+    """Relative path -> path of those files that have records: in the results, but not the data."""
+    named = {relative(path, results): path for path in files if Path(path).parent != Path(data)}
+    return {name: path for name, path in named.items() if not name.startswith("..")}
 
 
 def digest(path: Path | str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lossgeo import job, records
+from lossgeo.data import sha256
 from lossgeo.digest import code_digests, factory_digests
 
 SCRIPTS = Path(job.__file__).parents[1]
@@ -150,6 +151,22 @@ def test_code_that_was_edited_after_its_digest_was_taken_is_refused(project, nam
     assert run(project, source, code).returncode == 1
     (line,) = log(project).splitlines()
     assert f"{name.removeprefix('scripts/')} was edited after snakemake had read it" in line
+
+
+def test_data_that_was_changed_after_the_plan_is_refused(project):
+    (project / "data" / "stripes").mkdir(parents=True)
+    images = project / "data" / "stripes" / "images"
+    images.write_bytes(b"as planned")
+    source = (
+        "snakemake.input = ['data/stripes/images']\n"
+        f"snakemake.params['config'] = {{'data': {{'sha256': {{'images': {sha256(images)!r}}}}}}}\n"
+        + (project / "scripts" / "work.py").read_text()
+    )
+    assert run(project, source, digests(project)).returncode == 0, log(project)
+    images.write_bytes(b"as changed")
+    assert run(project, source, digests(project)).returncode == 1
+    (line,) = log(project).splitlines()
+    assert line.startswith("data/stripes/images is not the file that snakemake read")
 
 
 def test_an_artefact_that_is_newer_than_the_job_is_left_as_it_is(project):

@@ -98,13 +98,7 @@ def is_recorded(job):
 
 def get_recorded_inputs(files):
     """The inputs of a job that have records, relative to the results."""
-    folder = study.get_data_folder(config)
-    inside = {
-        records.relative(file, RESULTS): None
-        for file in files
-        if Path(file).parent != folder and records.is_inside(file, RESULTS)
-    }
-    return list(inside)
+    return list(records.tracked(files, RESULTS, study.get_data_folder(config)))
 
 
 if workflow.workflow_settings.persistence_backend.name != "FILE":
