@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lossgeo import costs
+from lossgeo import costs, operations
 from lossgeo.models import build
 
 SECTION = {
@@ -37,18 +37,18 @@ def test_operations_are_twice_the_multiplications_of_every_layer(spec):
             layer.register_forward_hook(count)
     with torch.no_grad():
         model(torch.zeros(1, 1, 28, 28))
-    assert costs.operations_per_sample(spec) == counted
+    assert operations.operations_per_sample(spec) == counted
 
 
 def test_a_training_run_passes_every_sample_forwards_and_backwards():
     """3 epochs of 1,000 samples at 3 passes, and 2 looks at 50 samples of two splits in each."""
-    assert costs.passes("train", SECTION) == 3 * (3 * 1000 + 2 * 2 * 50)
+    assert operations.passes("train", SECTION) == 3 * (3 * 1000 + 2 * 2 * 50)
 
 
 def test_a_users_model_has_no_known_operations():
     spec = {"factory": "mine:build", "family": "mlp", "width": 3}
-    assert np.isnan(costs.operations_per_sample(spec))
-    assert costs.job("train", "x", SECTION | {"model": spec})["family"] == "own"
+    assert np.isnan(operations.operations_per_sample(spec))
+    assert operations.job("train", "x", SECTION | {"model": spec})["family"] == "own"
 
 
 def jobs(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def test_measured_jobs_are_read_with_what_their_artefacts_say(tmp_path):
     with h5py.File(artefact, "w") as file:
         file.attrs["config"] = json.dumps(SECTION)
     found = costs.measured(tmp_path).set_index("rule")
-    assert found.loc["train", "operations"] == costs.passes("train", SECTION) * 2 * 8 * 794
+    assert found.loc["train", "operations"] == operations.passes("train", SECTION) * 2 * 8 * 794
     assert found.loc["train", "core_seconds"] == 4.5
     assert found.loc["table", "operations"] == 0
     assert [row["rule"] for row in costs.spent(tmp_path)] == ["table", "train", "all"]
@@ -117,7 +117,7 @@ def test_every_rule_that_measures_has_a_cost():
     assert measuring >= {"train", "hessian", "published", "curve"}
     for rule in measuring:
         assert f'"{rule}"' in listed, f"make estimate forgets {rule}"
-    counted = re.findall(r'rule == "(\w+)"', Path(costs.__file__).read_text())
+    counted = re.findall(r'rule == "(\w+)"', Path(operations.__file__).read_text())
     assert set(counted) == measuring - {"alignment"}, "alignment passes no sample"
     committed = pd.read_csv(rules.parents[1] / "benchmarks" / "costs.csv")
     assert measuring <= set(committed["rule"])

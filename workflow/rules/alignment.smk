@@ -11,6 +11,9 @@ rule alignment:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "alignment"),
+        runtime=partial(get_minutes, "alignment"),
     params:
         config=partial(sections.alignment, config),
         code=lambda wildcards: get_code("alignment.py", wildcards.model),

@@ -14,7 +14,7 @@ os.environ.update(
     )
 )
 
-from lossgeo import checks, data, digest, registry, sections, study
+from lossgeo import checks, data, digest, limits, registry, sections, study
 
 # Snakemake 9.27.1 starts a timer whenever it looks for jobs, so as to look again when its rate of
 # jobs (100 a second, by default) allows more. Each finished job adds a look a second for good: after
@@ -22,6 +22,11 @@ from lossgeo import checks, data, digest, registry, sections, study
 _limit = getattr(workflow.scheduling_settings, "max_jobs_per_timespan", None)
 if _limit is not None and (_limit.max_jobs, _limit.timespan) == (100, 1):
     workflow.scheduling_settings.max_jobs_per_timespan = None
+
+# Jobs of one machine do not ask for more than nine tenths of its memory together.
+if workflow.resource_settings.nodes is None and "mem" not in workflow.global_resources:
+    _bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    workflow.register_resource("mem_mb", int(0.9 * _bytes / 1e6))
 
 PAIR_TABLES = {
     "connectivity",
@@ -229,6 +234,28 @@ def is_drawn(figure, name):
     return True
 
 
+RATES = limits.read_rates(Path(workflow.basedir, "benchmarks/costs.csv"))
+
+
+@cache
+def get_job_section(rule, names):
+    """The section of a job of a rule by the names in its files; None where it has no model."""
+    wildcards = SimpleNamespace(**dict(names))
+    return getattr(sections, rule)(config, wildcards) if "model" in dict(names) else None
+
+
+def get_memory(rule, wildcards, attempt):
+    """Megabytes for a job of a rule."""
+    section = get_job_section(rule, tuple(wildcards.items()))
+    return limits.memory(RATES, rule, section, attempt)
+
+
+def get_minutes(rule, wildcards, attempt):
+    """Minutes for a job of a rule."""
+    section = get_job_section(rule, tuple(wildcards.items()))
+    return limits.minutes(RATES, rule, section, attempt)
+
+
 def get_jobs():
     """Every job that the study asks for: its rule, its names, and its section of the config."""
     of_runs = {"train": None} | {
@@ -257,7 +284,7 @@ def get_jobs():
         for pair in pairs
     ]
     return [
-        (name, names, getattr(rules, name).params.config(SimpleNamespace(**wildcards)))
+        (name, names, getattr(sections, name)(config, SimpleNamespace(**wildcards)))
         for name, names, wildcards in jobs
     ]
 

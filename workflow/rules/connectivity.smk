@@ -11,6 +11,9 @@ rule connectivity:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "connectivity"),
+        runtime=partial(get_minutes, "connectivity"),
     params:
         config=partial(sections.connectivity, config),
         code=lambda wildcards: get_code("connectivity.py", wildcards.model),
@@ -33,6 +36,9 @@ rule planes:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "planes"),
+        runtime=partial(get_minutes, "planes"),
     params:
         config=partial(sections.planes, config),
         code=lambda wildcards: get_code("planes.py", wildcards.model),

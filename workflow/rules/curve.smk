@@ -11,6 +11,9 @@ rule curve:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "curve"),
+        runtime=partial(get_minutes, "curve"),
     params:
         config=partial(sections.curve, config),
         code=lambda wildcards: get_code("curve.py", wildcards.model),

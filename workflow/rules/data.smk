@@ -12,6 +12,9 @@ if config["data"]["source"] != "files":
             f"{study.get_data_folder(config)}/fetch.tsv"
         conda:
             "../../envs/torch.yaml"
+        resources:
+            mem_mb=partial(get_memory, "data"),
+            runtime=partial(get_minutes, "data"),
         message:
             f"fetch {config['data']['name']}"
         script:

@@ -49,6 +49,9 @@ for figure, (family, stages, _, run_files) in FIGURES.items():
             f"{RESULTS}/benchmarks/figure/{{experiment}}/{figure}.tsv"
         conda:
             "../../envs/figures.yaml"
+        resources:
+            mem_mb=partial(get_memory, "figure"),
+            runtime=partial(get_minutes, "figure"),
         params:
             config=partial(sections.figure, config, figure=figure, stages=stages),
             family=family,
@@ -87,6 +90,9 @@ for figure, (family, tables, shown) in STUDY_FIGURES.items():
             f"{RESULTS}/benchmarks/figure/{figure}.tsv"
         conda:
             "../../envs/figures.yaml"
+        resources:
+            mem_mb=partial(get_memory, "figure"),
+            runtime=partial(get_minutes, "figure"),
         params:
             config=sections.plain(figure=figure, experiment=shown, style=config["figures"]),
             family=family,

@@ -11,6 +11,9 @@ rule flatness:
     conda:
         "../../envs/hessian.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "flatness"),
+        runtime=partial(get_minutes, "flatness"),
     params:
         config=partial(sections.flatness, config),
         code=lambda wildcards: get_code("flatness.py", wildcards.model),

@@ -11,6 +11,9 @@ rule fork:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "fork"),
+        runtime=partial(get_minutes, "fork"),
     params:
         config=partial(sections.fork, config),
         code=lambda wildcards: get_code("fork.py", wildcards.model),

@@ -11,6 +11,9 @@ rule hessian:
     conda:
         "../../envs/hessian.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "hessian"),
+        runtime=partial(get_minutes, "hessian"),
     params:
         config=partial(sections.hessian, config),
         code=lambda wildcards: get_code("hessian.py", wildcards.model),

@@ -11,6 +11,9 @@ rule ladder:
     conda:
         "../../envs/hessian.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "ladder"),
+        runtime=partial(get_minutes, "ladder"),
     params:
         config=partial(sections.ladder, config),
         code=lambda wildcards: get_code("ladder.py", wildcards.model),

@@ -12,6 +12,9 @@ rule landscape:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "landscape"),
+        runtime=partial(get_minutes, "landscape"),
     params:
         config=partial(sections.landscape, config),
         code=lambda wildcards: get_code("landscape.py", wildcards.model),

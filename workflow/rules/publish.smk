@@ -15,6 +15,9 @@ rule publish:
         f"{RESULTS}/logs/publish.log",
     conda:
         "../../envs/tables.yaml"
+    resources:
+        mem_mb=partial(get_memory, "publish"),
+        runtime=partial(get_minutes, "publish"),
     params:
         config=sections.plain(**config),
         registry=REGISTRY,

@@ -11,6 +11,9 @@ rule published:
     conda:
         "../../envs/published.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "published"),
+        runtime=partial(get_minutes, "published"),
     params:
         config=partial(sections.published, config),
         code=lambda wildcards: get_code("published.py", wildcards.model),

@@ -51,6 +51,9 @@ rule table:
         table="|".join(TABLES),
     conda:
         "../../envs/tables.yaml"
+    resources:
+        mem_mb=partial(get_memory, "table"),
+        runtime=partial(get_minutes, "table"),
     params:
         config=lambda wildcards: sections.plain(**TABLE_LIMITS.get(wildcards.table, {})),
         labels=study.get_labels(config),
@@ -78,6 +81,9 @@ rule dictionary:
         f"{RESULTS}/benchmarks/dictionary.tsv"
     conda:
         "../../envs/tables.yaml"
+    resources:
+        mem_mb=partial(get_memory, "dictionary"),
+        runtime=partial(get_minutes, "dictionary"),
     params:
         code=get_code("dictionary.py") | get_file_digest("lossgeo/columns.csv"),
     message:

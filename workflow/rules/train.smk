@@ -11,6 +11,9 @@ rule train:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "train"),
+        runtime=partial(get_minutes, "train"),
     params:
         config=partial(sections.train, config),
         code=lambda wildcards: get_code("train.py", wildcards.model),

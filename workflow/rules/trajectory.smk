@@ -11,6 +11,9 @@ rule trajectory:
     conda:
         "../../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=partial(get_memory, "trajectory"),
+        runtime=partial(get_minutes, "trajectory"),
     params:
         config=partial(sections.trajectory, config),
         code=lambda wildcards: get_code("trajectory.py", wildcards.model),

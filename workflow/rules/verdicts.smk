@@ -27,6 +27,9 @@ rule verdicts:
         f"{RESULTS}/benchmarks/verdicts.tsv"
     conda:
         "../../envs/tables.yaml"
+    resources:
+        mem_mb=partial(get_memory, "verdicts"),
+        runtime=partial(get_minutes, "verdicts"),
     params:
         config=REGISTRY,  # in its own order, which the tables keep
         code=get_code("verdicts.py"),

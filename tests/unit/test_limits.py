@@ -1,0 +1,58 @@
+"""What a job may take: more than jobs of its kind took, and more on every attempt."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lossgeo import limits, operations
+from lossgeo.limits import Rate
+
+ROOT = Path(__file__).parents[2]
+RATES = {
+    "train": {"mlp": Rate(2.0, 10.0, 900.0, 1e12), "cnn": Rate(5.0, 100.0, 4000.0, 60e12)},
+    "table": {"": Rate(1.0, 0.0, 160.0, 0.0)},
+}
+
+
+def section(spec: dict, epochs: int = 12) -> dict:
+    looks = {"evaluations_per_epoch": 1, "evaluation_samples": 1000}
+    data = {"train_samples": None, "test_samples": None}
+    return {"model": spec, "data": data, "epochs": epochs} | looks
+
+
+MLP, CNN = ({"family": family, "width": 64} for family in ("mlp", "cnn"))
+
+
+def test_a_job_gets_more_memory_than_its_kind_took_and_more_on_every_attempt():
+    assert limits.memory(RATES, "train", section(CNN), 1) == 6000
+    assert limits.memory(RATES, "train", section(CNN), 3) == 18000
+    assert limits.memory(RATES, "train", section(MLP), 1) == 1400
+    assert limits.memory(RATES, "table", None, 1) == limits.LEAST_MB
+
+
+def test_a_job_gets_several_times_what_its_operations_are_expected_to_take():
+    long = section(CNN, epochs=500)
+    seconds = 5 + 100 * operations.job("train", "", long)["operations"] / 1e12
+    found = limits.minutes(RATES, "train", long, 1)
+    assert 4 * seconds / 60 <= found <= 4 * seconds / 60 + 5
+    assert 2 * found - 5 <= limits.minutes(RATES, "train", long, 2) <= 2 * found
+    assert limits.minutes(RATES, "train", section(MLP), 1) == limits.LEAST_MINUTES
+
+
+def test_what_was_not_measured_counts_as_the_largest_that_was():
+    own = section({"factory": "mine:build"})
+    assert limits.memory(RATES, "train", own, 1) == 6000
+    assert limits.minutes(RATES, "train", own, 1) == pytest.approx(4 * 6005 / 60, abs=5)
+    assert limits.memory(RATES, "paint", None, 1) == limits.LEAST_MB
+
+
+def test_every_rule_of_the_committed_rates_is_limited():
+    rates = limits.read_rates(ROOT / "benchmarks" / "costs.csv")
+    assert limits.memory(rates, "train", section(CNN), 1) > rates["train"]["cnn"].peak_mb
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for part in re.split(r"\n +rule:|\nrule |^rule ", path.read_text())[1:]:
+            if "script:" in part and "localrule: True" not in part:
+                assert {"mem_mb=partial(get_memory, ", "runtime=partial(get_minutes, "} <= set(
+                    re.findall(r"(?:mem_mb|runtime)=partial\(get_\w+, ", part)
+                ), f"{path.name} has a rule without limits: {part[:60]}"
