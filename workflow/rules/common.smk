@@ -16,13 +16,6 @@ os.environ.update(
 
 from lossgeo import checks, data, digest, limits, registry, sections, study
 
-# Snakemake 9.27.1 starts a timer whenever it looks for jobs, so as to look again when its rate of
-# jobs (100 a second, by default) allows more. Each finished job adds a look a second for good: after
-# 700 jobs they take a whole core. A limit that a user gives stays.
-_limit = getattr(workflow.scheduling_settings, "max_jobs_per_timespan", None)
-if _limit is not None and (_limit.max_jobs, _limit.timespan) == (100, 1):
-    workflow.scheduling_settings.max_jobs_per_timespan = None
-
 # Jobs of one machine do not ask for more than nine tenths of its memory together.
 if workflow.resource_settings.nodes is None and "mem" not in workflow.global_resources:
     _bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
