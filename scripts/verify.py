@@ -3,7 +3,7 @@
     python scripts/verify.py [--fix] [--configfile mine.yaml]
 
 Exits with 1 where something is wrong. With --fix that is moved aside, so that the next run makes it
-again.
+again: not while Snakemake runs in this folder (in another that shares the results it is not seen).
 """
 
 import argparse
@@ -23,9 +23,6 @@ def main() -> int:
     parser.add_argument("--fix", action="store_true", help="move what is wrong aside")
     parser.add_argument("--configfile", nargs="+", default=[], help="as for snakemake")
     asked = parser.parse_args()
-    if asked.fix and verification.is_locked(Path.cwd()):
-        print("--fix: a study is running here; or one was killed: snakemake --unlock, then again")
-        return 1
     config = ["--configfile", *asked.configfile] if asked.configfile else []
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--summary", *config],
@@ -50,6 +47,9 @@ def main() -> int:
             print(f"  {file.path}: {file.why}" if file.why else f"  {file.path}")
     wrong = [file for file in found if file.state in verification.WRONG]
     if wrong and asked.fix:
+        if verification.is_locked(Path.cwd()):
+            print("--fix: a study runs here; or one was killed: snakemake --unlock, and then again")
+            return 1
         aside = verification.move_aside(results, wrong)
         print(f"{len(wrong)} files were moved to {aside}; run snakemake, and it makes them again")
     return int(bool(wrong) and not asked.fix)

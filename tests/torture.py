@@ -49,8 +49,11 @@ def torture(folder: Path, kills: int, draw: random.Random) -> int:
     while done.total() < kills:  # a study may be done before it was killed often enough
         round_ += 1
         project = clone(folder / f"killed{round_}")
+        failures = 0
         while not is_done(project, kills, done, draw, took):
-            pass
+            failures += done.total() >= kills
+            if failures > 3:
+                sys.exit(f"{project} cannot be finished: see its .snakemake/log")
         if wrong := differences(project, expected):
             print(*wrong, sep="\n", flush=True)
             return 1
@@ -101,7 +104,10 @@ def kill(kind: str, head: subprocess.Popen, project: Path, draw: random.Random) 
         jobs = [pid for pid, command in processes(project) if "/.snakemake/scripts/" in command]
         if not jobs:
             return 0
-        os.kill(draw.choice(jobs), signal.SIGKILL)
+        try:
+            os.kill(draw.choice(jobs), signal.SIGKILL)
+        except ProcessLookupError:  # it has just ended
+            return 0
     return 1
 
 

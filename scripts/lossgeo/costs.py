@@ -6,7 +6,7 @@ measured.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +15,17 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from lossgeo.operations import job
+from lossgeo.operations import family, work
 
 JOBS = ("rule", "job", "family", "operations", "core_seconds", "peak_mb")
 RATES = ("rule", "family", "overhead_s", "seconds_per_teraop", "peak_mb", "jobs", "operations")
 ARTEFACTS = {"train": "snapshots"}  # of a rule whose file has another name
+
+
+def job(rule: str, name: str, section: Mapping) -> dict:
+    """A job as it is expected: rule, name, family of its model, and operations."""
+    counted = work(rule, section)
+    return {"rule": rule, "job": name, "family": family(section), "operations": counted}
 
 
 def measured(results: Path | str) -> pd.DataFrame:
@@ -49,12 +55,12 @@ def fit(jobs: pd.DataFrame) -> pd.DataFrame:
     Jobs whose operations are not known (a user's model) give an overhead alone.
     """
     rows = []
-    for (rule, family), part in jobs.groupby(["rule", "family"], sort=True):
+    for (rule, kind), part in jobs.groupby(["rule", "family"], sort=True):
         seconds = part["core_seconds"].clip(lower=0.1).to_numpy()
         work = part["operations"].fillna(0.0).to_numpy() / 1e12
         design = np.column_stack([np.ones(len(part)), work])
         (overhead, rate), _ = nnls(design / seconds[:, None], np.ones(len(part)))
-        row = (rule, family, overhead, rate, part["peak_mb"].max(), len(part))
+        row = (rule, kind, overhead, rate, part["peak_mb"].max(), len(part))
         rows.append((*row, part["operations"].max()))
     return pd.DataFrame(rows, columns=RATES)
 

@@ -12,7 +12,8 @@ import io
 import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.util import decode_source
+from contextlib import suppress
+from importlib.util import decode_source, find_spec
 from pathlib import Path
 
 
@@ -26,16 +27,14 @@ def code_digests(script: Path | str, root: Path | str) -> dict[str, str]:
 
 
 @functools.cache
-def _code_digests(script: Path, root: Path, package: str | None = None) -> dict[str, str]:
-    """Those of a single `package` of `root`, where one is named."""
+def _code_digests(script: Path, root: Path) -> dict[str, str]:
     reached: set[Path] = set()
     waiting = [script]
     while waiting:
         path = waiting.pop()
         if path not in reached:
             reached.add(path)
-            names = [name for name in imports(path, root) if package in (None, _top(name))]
-            waiting += [file for name in names for file in _module_files(name, root)]
+            waiting += [file for name in imports(path, root) for file in _module_files(name, root)]
     return {str(path.relative_to(root)): file_digest(path) for path in sorted(reached)}
 
 
@@ -48,19 +47,51 @@ def module_digests(module: str, root: Path | str) -> dict[str, str]:
 
 
 def factory_digests(module: str, folders: Iterable[Path | str]) -> dict[str, str]:
-    """`code_digests` of a user's module, in the first of some folders in which it is a file.
+    """Digests of a user's module and of the modules that it reaches, in some folders.
 
-    Paths are relative to that folder. Of the environment's packages its own alone is followed:
-    the versions of the others are recorded.
+    Paths are relative to the folder, the first in which a module is a file. Of packages that are
+    installed, the module's own alone is followed: the versions of the others are recorded.
     """
-    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    return dict(_factory_digests(module, tuple(dict.fromkeys(map(Path, folders)))))
+
+
+@functools.cache
+def _factory_digests(module: str, folders: tuple[Path, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    seen, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        folder = None if name in seen else find_folder(name, folders)
+        seen.add(name)
+        if folder is None or (_is_installed(folder) and _top(name) != _top(module)):
+            continue
+        for path in _module_files(name, folder):
+            found[str(path.relative_to(folder))] = file_digest(path)
+            waiting += imports(path, folder)
+    return dict(sorted(found.items()))
+
+
+def find_folder(module: str, folders: Iterable[Path | str]) -> Path | None:
+    """The first of some folders in which a module itself is a file, or where an import finds it."""
+    parts = module.split(".")
     for folder in map(Path, folders):
-        files = _module_files(module, folder)
-        if files:
-            package = _top(module) if folder.resolve() in installed else None
-            found = [_code_digests(path, folder, package) for path in files]
-            return {name: digest for part in found for name, digest in part.items()}
-    return {}
+        at = folder.joinpath(*parts)
+        if (at / "__init__.py").is_file() or at.with_name(f"{parts[-1]}.py").is_file():
+            return folder
+    with suppress(ImportError, ValueError):
+        spec = find_spec(_top(module))  # of an editable installation, say; nothing is imported
+        origin = Path(spec.origin) if spec and spec.has_location and spec.origin else None
+        if origin is not None and origin.suffix == ".py":
+            folder = origin.parents[1] if origin.name == "__init__.py" else origin.parent
+            return folder if folder not in map(Path, folders) else None
+    return None
+
+
+def _is_installed(folder: Path) -> bool:
+    """Whether a folder holds packages of an environment, or Python's own."""
+    python = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
+    installed = folder.name in ("site-packages", "dist-packages", "lib-dynload")
+    return installed or folder.resolve() in python
 
 
 @functools.cache

@@ -8,12 +8,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lossgeo import records
-from lossgeo.digest import file_digest, imports
+from lossgeo.digest import file_digest, find_folder, imports
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def begin(snakemake) -> None:
     _end_with(_ancestors(sys.argv[0]))
     scripts = Path(snakemake.scriptdir).resolve()
     sys.path.insert(0, str(scripts))
-    code = _find_code(snakemake.params.get("code", {}), scripts)
-    own = [path for path in code.values() if scripts not in path.parents]
-    packages = frozenset(n.partition(".")[0] for path in own for n in imports(path, path.parent))
+    code, packages = _find_code(snakemake.params.get("code", {}), scripts)
     params = json.loads(json.dumps(dict(snakemake.params.items())))
     _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, packages, _verified(snakemake), params)
     _check_code(_job)
@@ -100,14 +98,17 @@ def _verified(snakemake) -> dict[str, str]:
         sys.exit(str(error))
 
 
-def _find_code(digests: Mapping[str, str], scripts: Path) -> dict[str, Path]:
-    """Module -> the file that has its digest: in `scripts`, the working directory or on the path.
+def _find_code(digests: Mapping[str, str], scripts: Path) -> tuple[dict[str, Path], frozenset[str]]:
+    """Module -> the file that has its digest; and what those that are not the clone's import.
 
+    A file is in `scripts`, in the working directory, on the path, or where an import finds it.
     Scripts are left out: they run from Snakemake's copy.
     """
-    code = {}
+    code, packages = {}, set()
     for name, digest in digests.items():
-        for path in (Path(folder, name) for folder in (scripts, Path.cwd().resolve(), *sys.path)):
+        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for folder in _places(module, scripts):
+            path = folder / name
             if path.is_file() and file_digest(path) == digest:
                 break
         else:
@@ -116,9 +117,18 @@ def _find_code(digests: Mapping[str, str], scripts: Path) -> dict[str, Path]:
                 "it was before: run snakemake again"
             )
         if path.parent != scripts:
-            module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             code[module] = path
-    return code
+        if folder != scripts:
+            packages |= {imported.partition(".")[0] for imported in imports(path, folder)}
+    return code, frozenset(packages)
+
+
+def _places(module: str, scripts: Path) -> Iterator[Path]:
+    """Where a module's file may be."""
+    yield from (scripts, Path.cwd().resolve(), *map(Path, sys.path))
+    found = find_folder(module, ())
+    if found is not None:
+        yield found
 
 
 def _check_code(job: Job) -> None:

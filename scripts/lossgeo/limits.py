@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from lossgeo.operations import job
+from lossgeo import operations
 
 MEMORY, TIME = 1.5, 4.0  # times what is expected
 LEAST_MB, LEAST_MINUTES = 1000, 10
@@ -44,7 +44,8 @@ def memory(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> in
     """Megabytes that a job may take at its first, second, ... attempt.
 
     `section` is its section of the config; None for rules without a model. A family that was not
-    measured, and a user's model, count as the largest that was.
+    measured, and a user's model, count as the largest that was; and so does a job that is larger
+    than any that was: it is a retry that gets it more.
     """
     peak = max((rate.peak_mb for rate in _rates(rates, rule, section)), default=0.0)
     return _up(max(LEAST_MB, MEMORY * peak) * attempt, 100)
@@ -52,7 +53,7 @@ def memory(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> in
 
 def minutes(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> int:
     """Minutes that a job may take: see `memory`."""
-    work = job(rule, "", section)["operations"] if section else 0.0
+    work = operations.work(rule, section) if section else 0.0
     seconds = [
         rate.overhead_s
         + rate.seconds_per_teraop * (rate.operations if math.isnan(work) else work) / 1e12
@@ -64,7 +65,7 @@ def minutes(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> i
 def _rates(rates: Rates, rule: str, section: Mapping | None) -> list[Rate]:
     """That of the job's family, or all of its rule."""
     of_rule = rates.get(rule, {})
-    family = job(rule, "", section)["family"] if section else ""
+    family = operations.family(section) if section else ""
     return [of_rule[family]] if family in of_rule else list(of_rule.values())
 
 

@@ -81,9 +81,12 @@ def passes(rule: str, section: Mapping) -> float:
     return 0.0
 
 
-def job(rule: str, name: str, section: Mapping) -> dict:
-    """A job as it is expected: rule, name, family of its model, and operations."""
+def family(section: Mapping) -> str:
+    """The family of a job's model; "own" for a user's model."""
     spec = section["model"]
-    counted = passes(rule, section) * operations_per_sample(spec)
-    family = spec.get("family") if "factory" not in spec else "own"
-    return {"rule": rule, "job": name, "family": family, "operations": counted}
+    return "own" if "factory" in spec else spec["family"]
+
+
+def work(rule: str, section: Mapping) -> float:
+    """Operations of a job of a rule, by its section of the config; NaN for a user's model."""
+    return passes(rule, section) * operations_per_sample(section["model"])

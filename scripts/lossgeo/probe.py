@@ -32,7 +32,7 @@ class Point:
 
 
 def config_of(snakemake) -> dict:
-    """A job's section of the config; and its device, on which no result depends but in rounding."""
+    """A job's section of the config, and its device, by which results differ in rounding alone."""
     return snakemake.params.config | {"device": snakemake.config["device"]}
 
 

@@ -1,8 +1,8 @@
 """What each job depends on: its section of the config, by which it is made again or not.
 
-Each function takes the config and the names of a job's files (`wildcards`: model, optimizer, seed;
-or a, b of a pair; or experiment), and returns one plain dict. What a job does not depend on is left
-out: then a change of it makes nothing again.
+The function of a rule's name takes the config and the names of a job's files (`wildcards`: model,
+optimizer, seed; or a, b of a pair; or experiment), and returns one plain dict. What a job does not
+depend on is left out: then a change of it makes nothing again.
 
 Plain Python: the workflow imports it on every call, so it must not import torch.
 """
@@ -166,9 +166,9 @@ def planes(config: Mapping, wildcards) -> Section:
     )
 
 
-def figure(config: Mapping, wildcards, figure: str, stages: Sequence[str]) -> Section:
+def figure(config: Mapping, wildcards, name: str, stages: Sequence[str]) -> Section:
     """What a figure shows of an experiment, and in which style."""
     shown = study.get_shown(config, wildcards.experiment)
     if {"connectivity", "instability"} & set(stages):
         shown["connected_points"] = study.get_shown_points(config, wildcards.experiment)
-    return plain(figure=figure, experiment=shown, style=config["figures"])
+    return plain(figure=name, experiment=shown, style=config["figures"])

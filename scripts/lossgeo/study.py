@@ -143,12 +143,13 @@ def has_matched_point(config: Mapping, model: str, optimizer: str) -> bool:
 def get_rescaled_point(config: Mapping, model: str, optimizer: str, seed: int) -> str | None:
     """The point at which `flatness` compares a run with rescaled networks, or None.
 
-    One run of each family is enough: of its first model the first, at the last point of its first
-    experiment.
+    One run of each family, and of each model of the user's own, is enough: of its first model the
+    first, at the last point of its first experiment.
     """
     families: dict[str, Run] = {}
     for run in get_runs(config, "flatness"):
-        families.setdefault(config["models"][run.model].get("family", run.model), run)
+        spec = config["models"][run.model]
+        families.setdefault(run.model if "factory" in spec else spec["family"], run)
     if (model, optimizer, seed) not in families.values():
         return None
     experiments = _experiments(config, model, optimizer)
@@ -250,9 +251,10 @@ def published_epochs(family: str, width: int) -> int:
 
 def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
     """What the figures of an experiment say about it."""
-    found = config["experiments"][experiment]
+    found, labels = config["experiments"][experiment], get_labels(config)
     return {
         "models": found["models"],
+        "families": {model: labels[model]["family"] for model in found["models"]},
         "optimizers": found["optimizers"],
         "points": found["points"],
         "epochs": {model: get_experiment_epochs(config, found, model) for model in found["models"]},

@@ -1,5 +1,8 @@
 """A change of a module reaches the scripts that use it, and no others."""
 
+import sys
+from importlib.util import spec_from_file_location
+
 import pytest
 
 from lossgeo.digest import code_digests, factory_digests, module_digests, said_digest
@@ -181,24 +184,54 @@ def test_source_in_any_encoding_has_a_digest(tmp_path, content):
 
 
 @pytest.fixture
-def folders(project, tmp_path, monkeypatch):
-    """A working directory, a folder of the user's on the path, and the environment's packages."""
+def folders(project, tmp_path):
+    """A working directory, one that is not there, a folder of the user's, installed packages."""
     mine, installed = project("mine"), project("site-packages")
+    (mine / "lib" / "deep.py").write_text("import alone\n")
     (installed / "lib" / "deep.py").write_text("import alone, lib.base\n")
-    monkeypatch.setattr("lossgeo.digest.sysconfig.get_path", lambda name: str(installed))
     (tmp_path / "empty").mkdir()
     return [tmp_path / "empty", tmp_path / "not there", mine, installed]
 
 
 def test_a_factory_is_followed_where_it_is_found_first(folders):
-    (folders[2] / "lib" / "deep.py").write_text("import alone\n")
     found = factory_digests("lib.deep", folders)
     assert set(found) == {"lib/__init__.py", "lib/deep.py", "alone.py"}
+    assert found["lib/deep.py"] == said_digest("import alone")
     (folders[0] / "lib.py").write_text("")
     assert set(factory_digests("lib", folders)) == {"lib.py"}
     assert factory_digests("nowhere", folders) == {}
 
 
+def test_a_package_of_the_same_name_without_the_module_is_passed_over(folders):
+    (folders[0] / "lib").mkdir()
+    (folders[0] / "lib" / "__init__.py").write_text("another = 1\n")
+    found = factory_digests("lib.deep", folders)
+    assert found["lib/__init__.py"] == said_digest("")
+
+
+def test_a_factory_is_followed_from_folder_to_folder(folders):
+    (folders[0] / "my_models.py").write_text("from lib import base\n")
+    found = factory_digests("my_models", folders)
+    assert set(found) >= {"my_models.py", "lib/__init__.py", "lib/base.py"}
+
+
 def test_of_an_installed_factory_its_own_package_alone_is_followed(folders):
     found = factory_digests("lib.deep", [folders[0], folders[3]])
     assert set(found) == {"lib/__init__.py", "lib/deep.py", "lib/base.py"}
+    (folders[0] / "my_models.py").write_text("import lib.base, json\n")
+    assert set(factory_digests("my_models", [folders[0], folders[3]])) == {"my_models.py"}
+
+
+def test_a_factory_is_followed_where_only_an_import_finds_it(project, monkeypatch):
+    """As in an editable installation, whose finder knows where the source is."""
+    source = project("source")
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name == "lib":
+                return spec_from_file_location(name, source / "lib" / "__init__.py")
+
+    monkeypatch.setattr("sys.meta_path", [Finder, *sys.meta_path])
+    assert set(factory_digests("lib.deep", [])) == {"lib/__init__.py", "lib/deep.py", "lib/base.py"}
+    assert "lib" not in sys.modules

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import train
@@ -133,6 +133,7 @@ def first_job(config: dict, folder: Path) -> SimpleNamespace:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(mutated(most=1))  # a fifth of them are sound
+@example(completed())
 def test_a_plan_runs_its_first_job(own_data, tmp_path, config):
     if isinstance(config.get("data"), dict):
         config["data"] |= own_data

@@ -258,7 +258,7 @@ def test_only_runs_that_are_measured_at_matched_look_for_it(config):
 
 def test_a_figure_is_told_what_its_experiment_says(config):
     config["landscape"]["normalization"] = "layer"
-    config["optimizers"]["adam"] = {"name": "Adam", "lr": 0.001}
+    config["families" : {"mlp-128": "mlp"}, "optimizers"]["adam"] = {"name": "Adam", "lr": 0.001}
     config["experiments"]["optimizer"]["optimizers"] = ["adam", "sgd", "momentum"]
     assert study.get_shown(config, "optimizer") == {
         "models": ["mlp-128"],

@@ -182,7 +182,7 @@ def test_a_walk_says_what_is_whole_and_what_is_not(copy):
     assert "stale: 74" in found.stdout
     lock = copy / ".snakemake" / "locks" / "0.input.lock"
     lock.write_text("")
-    assert "a study is running here" in verify(copy, "--fix").stdout
+    assert "a study runs here" in verify(copy, "--fix").stdout
     assert left_over.exists()
     lock.unlink()
     assert verify(copy, "--fix").returncode == 0

@@ -17,7 +17,7 @@ os.environ.update(
 from lossgeo import checks, data, digest, limits, registry, sections, study
 
 # Jobs of one machine do not ask for more than nine tenths of its memory together.
-if workflow.resource_settings.nodes is None and "mem" not in workflow.global_resources:
+if workflow.resource_settings.nodes is None and "mem_mb" not in workflow.global_resources:
     _bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     workflow.register_resource("mem_mb", int(0.9 * _bytes / 1e6))
 
@@ -173,6 +173,13 @@ def get_plane_files(wildcards):
         if "alignment" in files:
             files["alignment_c"] = f"{pairs}/{wildcards.a}-seed{third}/alignment.h5"
     return files
+
+
+def get_labels(wildcards):
+    """Family and width of the models of a table."""
+    models = {Path(file).parts[-4] for file in TABLES[wildcards.table]}
+    labels = study.get_labels(config)
+    return sections.plain(**{model: labels[model] for model in models})
 
 
 def get_table_module(wildcards):

@@ -53,7 +53,7 @@ for figure, (family, stages, _, run_files) in FIGURES.items():
             mem_mb=partial(get_memory, "figure"),
             runtime=partial(get_minutes, "figure"),
         params:
-            config=partial(sections.figure, config, figure=figure, stages=stages),
+            config=partial(sections.figure, config, name=figure, stages=stages),
             family=family,
             code=get_code("figure.py", module=f"lossgeo.plots.{family}"),
         message:

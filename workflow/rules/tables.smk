@@ -56,7 +56,7 @@ rule table:
         runtime=partial(get_minutes, "table"),
     params:
         config=lambda wildcards: sections.plain(**TABLE_LIMITS.get(wildcards.table, {})),
-        labels=study.get_labels(config),
+        labels=get_labels,
         module=get_table_module,
         code=lambda wildcards: get_code("table.py", module=f"lossgeo.{get_table_module(wildcards)}"),
     message:

@@ -46,7 +46,7 @@ def lines(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
                 | {"alpha": alphas, "loss": loss}
             )
     frame = rows_of(pd.DataFrame(rows), experiment)
-    panels = panels_of(frame, experiment)
+    panels = panels_of(frame.assign(family=frame["model"].map(experiment["families"])), experiment)
     figure, axes = axes_grid(style, 1, len(panels), height=2.1, sharey="row")
     for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
         for label, colour, part in series:
