@@ -258,10 +258,11 @@ def test_only_runs_that_are_measured_at_matched_look_for_it(config):
 
 def test_a_figure_is_told_what_its_experiment_says(config):
     config["landscape"]["normalization"] = "layer"
-    config["families" : {"mlp-128": "mlp"}, "optimizers"]["adam"] = {"name": "Adam", "lr": 0.001}
+    config["optimizers"]["adam"] = {"name": "Adam", "lr": 0.001}
     config["experiments"]["optimizer"]["optimizers"] = ["adam", "sgd", "momentum"]
     assert study.get_shown(config, "optimizer") == {
         "models": ["mlp-128"],
+        "families": {"mlp-128": "mlp"},
         "optimizers": ["adam", "sgd", "momentum"],
         "points": ["epoch5", "final"],
         "epochs": {"mlp-128": 20},
