@@ -50,6 +50,7 @@ def main(snakemake) -> None:
         "costs": costs.spent(results),
     }
     (folder / "run.json").write_text(json.dumps(run, indent=1, sort_keys=True) + "\n")
+    run = json.loads((folder / "run.json").read_text())  # as whoever renders the page again has it
     registry = snakemake.params.registry
     for name, template in (("README.md", inputs.page), ("answers.md", inputs.answers)):
         (folder / name).write_text(findings.render(template, tables, registry, run))

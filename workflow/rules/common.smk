@@ -229,6 +229,12 @@ def is_drawn(figure, name):
         return len(experiment["optimizers"]) == 1
     if figure == "curvature_by_width":
         return study.is_of_widths(config, name)
+    if figure == "invariance":  # one run of each family alone is compared with rescaled networks
+        return any(
+            study.get_rescaled_point(config, *run)
+            for run in study.get_runs(config, "flatness")
+            if run.model in experiment["models"] and run.optimizer in experiment["optimizers"]
+        )
     if figure == "correlations":  # with what is known of the end of training
         return experiment["points"][-1] == "final"
     return True

@@ -1,4 +1,7 @@
-LONG = ("spectrum", "layers", "trajectory_path", "connectivity_path")  # series, not summaries
+LONG = (  # series, not summaries
+    *("history", "spectrum", "layers"),
+    *("trajectory_path", "connectivity_path"),
+)
 
 
 rule publish:

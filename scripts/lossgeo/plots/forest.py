@@ -22,7 +22,7 @@ ARM_STYLES = {  # arm -> colour and marker
     "corrected": (COLOURS[0], "o"),
     "controls": (COLOURS[2], "D"),
 }
-NUMBERS, N = 1.1, 0.16  # inches of a column: the estimate with its interval, and n
+NUMBERS, N = 1.3, 0.16  # inches of a column: the estimate with its interval, and n
 LINE = 1.18  # height of a line, in font sizes
 HEADING, GAP = 1.2, 0.35  # of a claim, in lines
 ABOVE, BELOW = 0.36, 0.2  # inches: legend and header; axis
