@@ -1,4 +1,4 @@
-# What the rules ask of the config: sections, files, digests. Functions only.
+# What the rules ask of the config: files, digests of code, memory and time.
 
 import os
 import sys

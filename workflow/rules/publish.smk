@@ -1,7 +1,5 @@
-LONG = (  # series, not summaries
-    *("history", "spectrum", "layers"),
-    *("trajectory_path", "connectivity_path"),
-)
+# series, which are no summaries
+LONG = ("history", "spectrum", "layers", "trajectory_path", "connectivity_path")
 
 
 rule publish:
