@@ -25,14 +25,14 @@ def main() -> int:
     asked = parser.parse_args()
     config = ["--configfile", *asked.configfile] if asked.configfile else []
     done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--summary", *config],
+        [sys.executable, "-m", "snakemake", "--summary", "--verbose", *config],
         capture_output=True,
         text=True,
     )
     if done.returncode:
         print(done.stdout + done.stderr, file=sys.stderr)
         return done.returncode
-    plan = verification.parse_summary(done.stdout)
+    plan = verification.parse_summary(done.stdout, done.stderr)
     results = verification.results_of(plan)
     found = verification.verify(results, plan)
     by_state = defaultdict(list)

@@ -66,21 +66,20 @@ def write(
     """Record what a file in the folder `results` was made from, once it is whole.
 
     `params` are plain values; `inputs` maps paths relative to `results` to digests; `packages` were
-    used beside those of PACKAGES that were imported. A folder's record has no digest of its
-    content.
+    used beside those of PACKAGES that were imported.
     """
     imported = [name for name in PACKAGES if name.replace("-", "_") in sys.modules]
     path = Path(path)
-    stat = path.stat()
+    size, mtime = _measure(path)
     record = Record(
         path=relative(path, results),
         rule=rule,
         params=dict(params),
         inputs=dict(inputs),
         versions=versions(sorted({*imported, *packages})),
-        size=stat.st_size,
-        mtime=stat.st_mtime_ns,
-        sha256="" if path.is_dir() else digest(path),
+        size=size,
+        mtime=mtime,
+        sha256=digest(path),
     )
     beside = record_path(path).with_name(f".{os.getpid()}.{path.name}.json")
     beside.write_text(json.dumps(record._asdict(), indent=1) + "\n")
@@ -125,26 +124,29 @@ def fault(record: Record, path: Path | str, results: Path | str) -> str | None:
     path = Path(path)
     if record.path != relative(path, results):
         return f"foreign: it was made as {record.path}"
-    if path.is_dir() or not path.exists():
+    if not path.exists():
         return None
-    stat = path.stat()
-    if stat.st_size != record.size:
-        return f"damaged: it has {stat.st_size} bytes, its record says {record.size}"
-    if stat.st_mtime_ns != record.mtime:
+    size, mtime = _measure(path)
+    if size != record.size:
+        return f"damaged: it has {size} bytes, its record says {record.size}"
+    if mtime != record.mtime:
         if (found := digest(path)) != record.sha256:
             return _damaged(found, record)
-        with suppress(OSError):  # somebody else's file, or one that cannot be written
-            os.utime(path, ns=(stat.st_atime_ns, record.mtime))
+        if path.is_file():
+            with suppress(OSError):  # somebody else's file, or one that cannot be written
+                os.utime(path, ns=(path.stat().st_atime_ns, record.mtime))
     return None
 
 
-def upgraded(record: Record) -> str | None:
-    """Which packages had another version when a file was made, in words; None: none."""
-    now = versions(record.versions)
+def upgraded(record: Record, now: Mapping[str, str]) -> str | None:
+    """Which packages had another version than `now` when a file was made, in words; None: none.
+
+    A local version (torch 2.0+cpu) is one of that version.
+    """
     changed = [
         f"{name} {was} then, {now[name]} now"
         for name, was in record.versions.items()
-        if name in now and now[name] != was
+        if name in now and now[name] not in (was, was.partition("+")[0])
     ]
     return f"other packages: {', '.join(changed)}" if changed else None
 
@@ -180,7 +182,10 @@ def tracked(files: Iterable[str], results: Path | str, data: Path | str) -> dict
 
 
 def digest(path: Path | str) -> str:
-    """The sha256 of a file's bytes."""
+    """The sha256 of a file's bytes; of a folder, that of its files' names and digests."""
+    if Path(path).is_dir():
+        lines = [f"{digest(file)} {relative(file, path)}\n" for file in _files(path)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -199,12 +204,31 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     return {name: known for name, known in found.items() if known is not None}
 
 
+def read_pins(path: Path | str) -> dict[str, str]:
+    """Package -> version, of the lines package==version in a file of requirements."""
+    lines = [line.split("#")[0].strip() for line in Path(path).read_text().splitlines()]
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
 @functools.cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _measure(path: Path) -> tuple[int, int]:
+    """Bytes and time (ns) of a file; of a folder, those of its files in all, and the latest."""
+    stats = [file.stat() for file in (_files(path) if path.is_dir() else [path])]
+    latest = max((stat.st_mtime_ns for stat in stats), default=0)
+    return sum(stat.st_size for stat in stats), latest
+
+
+def _files(folder: Path | str) -> list[Path]:
+    """All files in a folder but hidden ones, such as the one by which Snakemake tells its time."""
+    shown = (path for path in Path(folder).rglob("*") if not path.name.startswith("."))
+    return sorted(path for path in shown if path.is_file())
 
 
 def _damaged(found: str, record: Record) -> str:

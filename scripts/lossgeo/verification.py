@@ -23,6 +23,7 @@ STATES = {
 WRONG = ("stale", "foreign", "damaged", "unknown", "left over")
 BESIDE = ("logs", "benchmarks", "data", "study")  # folders without artefacts of a stage
 ASIDE = ".aside"
+SAID = " is made again: "
 WORDS = {"ok": "what it is made from is made again"}  # of Snakemake's status
 
 
@@ -32,14 +33,21 @@ class Verified(NamedTuple):
     why: str  # in words; empty where the state says it all
 
 
-def parse_summary(text: str) -> dict[str, str]:
-    """File -> "" or why it is made again, from what `snakemake --summary` prints."""
+def parse_summary(text: str, log: str) -> dict[str, str]:
+    """File -> "" or why it is made again, by what `snakemake --summary --verbose` prints and logs.
+
+    Why is in its log where it goes by a file's record, else in the table that it prints.
+    """
+    said = [line.partition(SAID) for line in log.splitlines() if SAID in line]
+    reasons = {path: why for path, _, why in said}
     rows = [line.split("\t") for line in text.splitlines() if "\t" in line]
     header = rows[0]
     names = ("output_file", "rule", "status", "plan")
     file, rule, status, plan = (header.index(name) for name in names)
     return {
-        row[file]: "" if row[plan] == "no update" else WORDS.get(row[status], row[status])
+        row[file]: ""
+        if row[plan] == "no update"
+        else reasons.get(row[file], WORDS.get(row[status], row[status]))
         for row in rows[1:]
         if row[rule] != "data"
     }

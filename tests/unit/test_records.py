@@ -7,7 +7,18 @@ import shutil
 import pytest
 
 from lossgeo import records
-from lossgeo.records import RecordError, difference, fault, read, upgraded, verified, write
+from lossgeo.records import (
+    RecordError,
+    difference,
+    digest,
+    fault,
+    read,
+    read_pins,
+    upgraded,
+    verified,
+    versions,
+    write,
+)
 
 PARAMS = {"config": {"lr": 0.1, "widths": [1, 2]}, "code": {"train.py": "a" * 64}}
 
@@ -98,10 +109,17 @@ def test_a_file_of_another_run_is_foreign_with_its_record(made):
 
 def test_an_upgraded_package_is_named(made):
     record = read(made)
-    assert upgraded(record) is None
+    assert upgraded(record, versions(record.versions)) is None
     older = record._replace(versions={"numpy": "1.0", "no-such-package": "2"})
-    assert upgraded(older).startswith("other packages: numpy 1.0 then, ")
-    assert "no-such-package" not in upgraded(older)
+    assert upgraded(older, {"numpy": "2.0"}) == "other packages: numpy 1.0 then, 2.0 now"
+    of_cpu = record._replace(versions={"torch": "2.0+cpu"})
+    assert upgraded(of_cpu, {"torch": "2.0"}) is None
+    assert upgraded(of_cpu, {"torch": "2.1"}) == "other packages: torch 2.0+cpu then, 2.1 now"
+
+
+def test_pins_are_read_without_what_stands_beside_them(tmp_path):
+    (tmp_path / "requirements.txt").write_text("# all\na==1.0  # why\n\nb[extra]==2.0\nc>=3\n")
+    assert read_pins(tmp_path / "requirements.txt") == {"a": "1.0", "b[extra]": "2.0"}
 
 
 @pytest.mark.parametrize(
@@ -124,8 +142,18 @@ def test_of_changed_code_the_module_is_named_and_not_its_digest():
     assert difference({"code": PARAMS["code"]}, code) == "code.train.py has changed"
 
 
-def test_a_folder_has_a_record_too(tmp_path):
-    folder = tmp_path / "results" / "study"
-    folder.mkdir(parents=True)
-    write(folder, tmp_path / "results", "publish", {}, {})
-    assert fault(read(folder), folder, tmp_path / "results") is None
+def test_a_folder_is_what_its_files_are(tmp_path):
+    results, folder = tmp_path / "results", tmp_path / "results" / "study"
+    (folder / "tables").mkdir(parents=True)
+    (folder / "README.md").write_text("a page")
+    (folder / "tables" / "a.csv").write_text("a\n1\n")
+    write(folder, results, "publish", {}, {})
+    (folder / ".snakemake_timestamp").touch()  # Snakemake's own, written later
+    assert verified(folder, results) == read(folder).sha256
+    shutil.copytree(folder, tmp_path / "other" / "study", copy_function=shutil.copy)
+    assert digest(tmp_path / "other" / "study") == digest(folder)
+    (folder / "tables" / "a.csv").write_text("a\n2\n")
+    with pytest.raises(RecordError, match="damaged: its sha256 is"):
+        verified(folder, results)
+    (folder / "tables" / "a.csv").rename(folder / "tables" / "b.csv")
+    assert "damaged" in fault(read(folder), folder, results)

@@ -25,6 +25,7 @@ CLONED = (
     "scripts",
     "envs",
     "profiles",
+    "requirements.txt",
 )
 RESULTS = Path("results/tiny")
 

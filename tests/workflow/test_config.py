@@ -3,6 +3,10 @@
 What the line says is tested without Snakemake: unit/test_bad_configs.py.
 """
 
+import os
+import re
+import zipfile
+
 import pytest
 import yaml
 
@@ -100,3 +104,23 @@ def test_a_bad_registry_stops_before_any_job(fresh):
     words = ("mine.yaml: registry key claims.sgd-sharpest.armed", "needs")
     assert_one_line(snakemake(fresh), *words)
     assert not (fresh / "results").exists()
+
+
+def test_a_factory_without_source_is_refused(fresh):
+    """Nobody could tell when it has changed."""
+    with zipfile.ZipFile(fresh / "zipped.zip", "w") as file:
+        file.write(fresh / "my_models.py", "zipped_models.py")
+    edit_config(fresh, put("models/own/factory", "zipped_models:two_layers"))
+    path = os.environ | {"PYTHONPATH": str(fresh / "zipped.zip")}
+    done = snakemake(fresh, "--dry-run", env=path)
+    assert_one_line(done, "models.own.factory: found no source of 'zipped_models:two_layers'")
+
+
+@pytest.mark.parametrize("asked", [None, 4321])
+def test_one_machine_is_asked_for_nine_tenths_of_its_memory_unless_told(fresh, asked):
+    """So that jobs which ask for more than there is wait for each other."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    arguments = ["--resources", f"mem_mb={asked}"] if asked else []
+    printed = run(fresh, "estimate", *arguments)
+    (given,) = re.findall(r"Provided resources: .*mem_mb\D+(\d+)", printed)
+    assert int(given) == (asked or int(0.9 * total))

@@ -174,12 +174,14 @@ def test_a_walk_says_what_is_whole_and_what_is_not(copy):
     left_over.write_bytes(b"half")
     (copy / RESULTS / "runs" / "mine.h5").write_bytes(b"of nobody")
     edit_config(copy, lambda config: config["figures"].update(font_size=9))
+    upgraded(copy)
     found = verify(copy)
     assert found.returncode == 1
     assert "left over: 1" in found.stdout
     assert "runs/mlp-4/momentum/seed0/.123.hessian.h5" in found.stdout
     assert "orphaned: 1" in found.stdout
-    assert "stale: 74" in found.stdout
+    assert "figures/verdicts.png: config.style.font_size was 8, is 9" in found.stdout
+    assert "runs/mlp-4/momentum/seed0/snapshots.h5: other packages: numpy 1.0" in found.stdout
     lock = copy / ".snakemake" / "locks" / "0.input.lock"
     lock.write_text("")
     assert "a study runs here" in verify(copy, "--fix").stdout

@@ -77,7 +77,13 @@ def get_code(script, model=None, module=None):
         code |= digest.module_digests(module, scripts)
     factory = config["models"][model].get("factory") if model else None
     if factory:
-        code |= digest.factory_digests(factory.partition(":")[0], [Path.cwd(), *sys.path])
+        found = digest.factory_digests(factory.partition(":")[0], [Path.cwd(), *sys.path])
+        if not found:
+            stop(
+                f"models.{model}.factory: found no source of {factory!r}, expected a module in a "
+                ".py file: a change of any other would go unseen"
+            )
+        code |= found
     return code
 
 

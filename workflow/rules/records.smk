@@ -11,6 +11,9 @@ from snakemake.persistence.file import FilePersistence
 
 from lossgeo import records
 
+# in the environments that Snakemake makes: a test holds envs/ to this file
+PINNED = records.read_pins(Path(workflow.basedir, "requirements.txt"))
+
 
 class ResultsPersistence(FilePersistence):
     """What Snakemake asks of its records, answered from those beside the study's files."""
@@ -40,13 +43,14 @@ class ResultsPersistence(FilePersistence):
         """Whether what made a file, or its content, is not what is asked for; which is said."""
         if not is_recorded(job):
             return super().params_changed(job, file)
-        for path in [file] if file else job.output:
-            why = self._why_stale(job, str(path))
-            if why:
-                if why not in self._named:  # once, of many files
-                    self._named.add(why)
-                    logger.info(f"{path} is made again: {why}")
-                return ParamsChange(only_old={why}, files={path})
+        paths = [str(path) for path in ([file] if file else job.output)]
+        reasons = {path: why for path in paths if (why := self._why_stale(job, path))}
+        for path, why in reasons.items():
+            say = logger.debug if why in self._named else logger.info  # once, of many files
+            self._named.add(why)
+            say(f"{path} is made again: {why}")
+        if reasons:
+            return ParamsChange(only_old=set(reasons.values()), files=set(reasons))
         return NO_PARAMS_CHANGE
 
     def _input_changed(self, job, file=None):
@@ -72,13 +76,19 @@ class ResultsPersistence(FilePersistence):
             self._found[path] = records.read(path)
         return self._found[path]
 
+    def _versions(self, packages):
+        """Of these packages, as they are in the environments of jobs."""
+        if self.dag.workflow.deployment_settings.deployment_method:
+            return PINNED
+        return records.versions(packages)
+
     def _why_stale(self, job, path):
         record = self._record(path)
         if record is None:
-            return "nothing says what made it"
+            return "nothing says what made it" if Path(path).exists() else None
         wrong = records.fault(record, path, RESULTS)
-        if wrong is None and not self.dag.workflow.deployment_settings.deployment_method:
-            wrong = records.upgraded(record)
+        if wrong is None:
+            wrong = records.upgraded(record, self._versions(record.versions))
         if wrong:
             return wrong
         asked = json.loads(json.dumps(dict(job.params.items())))
