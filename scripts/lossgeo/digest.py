@@ -16,6 +16,8 @@ from contextlib import suppress
 from importlib.util import decode_source, find_spec
 from pathlib import Path
 
+from lossgeo import memory
+
 
 def code_digests(script: Path | str, root: Path | str) -> dict[str, str]:
     """Path relative to `root` -> sha256, for a script and every module under `root` it reaches.
@@ -94,28 +96,45 @@ def _is_installed(folder: Path) -> bool:
     return installed or folder.resolve() in python
 
 
-@functools.cache
 def imports(path: Path, root: Path) -> tuple[str, ...]:
     """Dotted names that a source file imports; `from a import b` counts as a and as a.b."""
     names = []
     package = path.relative_to(root).parent.parts
-    for node in ast.walk(ast.parse(decode_source(path.read_bytes()), str(path))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) + 1 - node.level] if node.level else ()
-            module = ".".join([*above, *([node.module] if node.module else [])])
-            names += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    for level, module, imported in _source(path)[1]:
+        above = package[: len(package) + 1 - level] if level else ()
+        module = ".".join([*above, *([module] if module else [])])
+        names += [module, *(f"{module}.{name}" for name in imported)]
     return tuple(names)
 
 
-@functools.cache
 def file_digest(path: Path) -> str:
     """The digest of what a file of source says; of any other file, the sha256 of its bytes."""
-    content = path.read_bytes()
     if path.suffix == ".py":
-        return said_digest(decode_source(content))
-    return hashlib.sha256(content).hexdigest()
+        return _source(path)[0]
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@functools.cache
+def _source(path: Path) -> tuple[str, list]:
+    """The digest of what a file of source says, and its imports, as `_imported` returns them."""
+    content = path.read_bytes()
+
+    def work() -> tuple[str, list]:
+        source = decode_source(content)
+        return said_digest(source), _imported(ast.parse(source, str(path)))
+
+    return memory.recall(memory.key_of(Path(__file__).read_bytes(), content), work)
+
+
+def _imported(tree: ast.AST) -> list[tuple[int, str | None, list[str]]]:
+    """Level, module and names of every import in a syntax tree; without names, of the modules."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name, []) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module, [alias.name for alias in node.names]))
+    return found
 
 
 def said_digest(source: str) -> str:
@@ -178,6 +197,7 @@ def _top(module: str) -> str:
     return module.partition(".")[0]
 
 
+@functools.cache
 def _module_files(module: str, root: Path) -> list[Path]:
     """The files under `root` that importing `module` runs: packages' __init__.py and the module."""
     parts = module.split(".")

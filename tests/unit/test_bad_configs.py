@@ -158,5 +158,5 @@ def test_what_a_model_prints_is_no_error():
 def test_a_device_that_is_not_there_is_named(base):
     config = checks.complete(base | {"device": "cuda:7"}, SCHEMA)
     with pytest.raises(checks.ConfigError) as raised:
-        checks.check_models(config)
+        checks.check_models(config, {})
     assert_says(str(raised.value), ["config key device: found 'cuda:7'", "CUDA devices", "auto"])

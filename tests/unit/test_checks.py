@@ -53,7 +53,7 @@ def test_the_projects_own_configs_pass(tmp_path, monkeypatch):
 
 def check(config: dict) -> None:
     """All that is checked before any job starts."""
-    checks.check_models(checks.complete(config, SCHEMA))
+    checks.check_models(checks.complete(config, SCHEMA), {})
 
 
 def refused(config: dict, *words: str) -> None:
@@ -699,3 +699,28 @@ def test_what_is_read_is_plain_and_whole(tmp_path):
     made = completed()
     assert type(made["optimizers"]["sgd"]["lr"]) is float
     assert type(made["hessian"]["tolerance"]) is float
+
+
+def test_a_good_model_is_tried_again_only_when_its_code_changes(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").mkdir()
+    config["models"]["own"] = {"factory": "torch.nn:Linear"}
+    tried = []
+
+    def try_out(steps, *shape, limit):
+        tried.append(list(steps))
+        return found
+
+    monkeypatch.setattr(checks, "try_out", try_out)
+    found = ["models.own: it hangs"]
+    for _ in range(2):  # a bad one is tried on every call
+        with pytest.raises(ConfigError, match=r"models\.own: it hangs"):
+            checks.check_models(config, {"own": {"own.py": "a"}})
+    found = [None]
+    for code in ("a", "a", "b", "a"):
+        checks.check_models(config, {"own": {"own.py": code}})
+    assert tried == 4 * [["models.own"]]
+    for _ in range(2):  # nobody knows when it changes
+        checks.check_models(config, {})
+    checks.check_models(config | {"device": "cuda:0"}, {"own": {"own.py": "a"}})
+    assert tried[4:] == [["models.own"], ["models.own"], ["device", "models.own"]]

@@ -37,6 +37,9 @@ def clone(folder: Path) -> Path:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, folder / name)
+    known = Path(".snakemake", "lossgeo")  # what the code says: so as not to read it in every clone
+    if (ROOT / known).is_dir():
+        shutil.copytree(ROOT / known, folder / known)
     shutil.copy2(ROOT / "tests" / "configs" / "tiny.yaml", folder)
     shutil.copy2(Path(__file__).with_name("my_models.py"), folder)
     write_stripes(folder / "data" / "stripes")

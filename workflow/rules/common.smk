@@ -49,7 +49,9 @@ def prepare_config(config):
             checks.read_yaml(file)
         made = checks.complete(config, schema, checks.named_experiments(overlays))
         if workflow.is_main_process:
-            checks.check_models(made)
+            checks.check_models(
+                made, {name: get_factory_code(made, name) for name in made["models"]}
+            )
     except checks.ConfigError as error:
         stop(error)
     config.clear()
@@ -75,16 +77,24 @@ def get_code(script, model=None, module=None):
     code = digest.code_digests(scripts / script, scripts)
     if module:
         code |= digest.module_digests(module, scripts)
-    factory = config["models"][model].get("factory") if model else None
-    if factory:
-        found = digest.factory_digests(factory.partition(":")[0], [Path.cwd(), *sys.path])
+    if model and "factory" in config["models"][model]:
+        found = get_factory_code(config, model)
         if not found:
+            factory = config["models"][model]["factory"]
             stop(
                 f"models.{model}.factory: found no source of {factory!r}, expected a module in a "
                 ".py file: a change of any other would go unseen"
             )
         code |= found
     return code
+
+
+def get_factory_code(config, model):
+    """Digests of a model's factory and of what it imports; none where that has no source."""
+    factory = config["models"][model].get("factory")
+    if factory is None:
+        return {}
+    return digest.factory_digests(factory.partition(":")[0], [Path.cwd(), *sys.path])
 
 
 def get_file_digest(path):
