@@ -75,8 +75,9 @@ def is_done(project: Path, kills: int, done: Counter, draw: random.Random, took:
         ended = wait(head, draw.expovariate(kills / took) if done.total() < kills else None)
         if ended is None:
             kind = draw.choice(KINDS)
-            done[kind] += kill(kind, head, project, draw)
-            print(f"kill {done.total()}: {kind}, {len(digests(project))} files", flush=True)
+            if killed := kill(kind, head, project, draw):
+                done[kind] += killed
+                print(f"kill {done.total()}: {kind}, {len(digests(project))} files", flush=True)
             if kind != "job":  # then the rest goes on
                 head.wait()
                 check_whole(project)

@@ -35,16 +35,9 @@ def get_seeds(config: Mapping, model: str) -> list[int]:
 
 def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
     """The runs of all experiments (with `stage`: that it measures), in the order of the lists."""
-    return list(
-        dict.fromkeys(
-            Run(model, optimizer, seed)
-            for experiment in config["experiments"].values()
-            if stage is None or stage in experiment["stages"]
-            for model in experiment["models"]
-            for optimizer in experiment["optimizers"]
-            for seed in get_seeds(config, model)
-        )
-    )
+    return [
+        Run(*cell, seed) for cell in _cells(config, stage) for seed in get_seeds(config, cell[0])
+    ]
 
 
 def get_epochs(config: Mapping, model: str, optimizer: str) -> int:
@@ -146,11 +139,14 @@ def get_rescaled_point(config: Mapping, model: str, optimizer: str, seed: int) -
     One run of each family, and of each model of the user's own, is enough: of its first model the
     first, at the last point of its first experiment.
     """
-    families: dict[str, Run] = {}
-    for run in get_runs(config, "flatness"):
-        spec = config["models"][run.model]
-        families.setdefault(run.model if "factory" in spec else spec["family"], run)
-    if (model, optimizer, seed) not in families.values():
+
+    def family(name: str) -> str:
+        spec = config["models"][name]
+        return name if "factory" in spec else spec["family"]
+
+    cells = _cells(config, "flatness")
+    first = next((cell for cell in cells if family(cell[0]) == family(model)), None)
+    if first != (model, optimizer) or seed != get_seeds(config, model)[0]:
         return None
     experiments = _experiments(config, model, optimizer)
     return next(e["points"][-1] for e in experiments if "flatness" in e["stages"])
@@ -387,9 +383,17 @@ def without_idle(config: Mapping) -> dict[str, Any]:
     }
 
 
-def _cells(config: Mapping, stage: str) -> list[tuple[str, str]]:
-    """The (model, optimizer) of every run that `stage` measures, each once."""
-    return list(dict.fromkeys((run.model, run.optimizer) for run in get_runs(config, stage)))
+def _cells(config: Mapping, stage: str | None = None) -> list[tuple[str, str]]:
+    """The (model, optimizer) of all runs (with `stage`: that it measures), each once."""
+    return list(
+        dict.fromkeys(
+            (model, optimizer)
+            for experiment in config["experiments"].values()
+            if stage is None or stage in experiment["stages"]
+            for model in experiment["models"]
+            for optimizer in experiment["optimizers"]
+        )
+    )
 
 
 def _experiments(config: Mapping, model: str, optimizer: str) -> list[Mapping]:
