@@ -64,7 +64,7 @@ def main() -> None:
                     lambda ours=ours: plan(ours),
                     lambda bare=bare: plan(bare),
                     samples=0,
-                    repeats=3 if runs <= 1000 else 1,
+                    repeats=1,
                 )
             )
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

@@ -10,6 +10,7 @@ if config["data"]["source"] != "files":
             f"{study.get_data_folder(config)}/fetch.log",
         benchmark:
             f"{study.get_data_folder(config)}/fetch.tsv"
+        localrule: True  # nodes of a cluster may not reach the internet
         conda:
             "../../envs/torch.yaml"
         resources:

@@ -1,0 +1,125 @@
+"""The study on a Slurm cluster: what dies is done again, and the bytes are those of one machine.
+
+The cluster is a real one, of two nodes on this machine (see `loopback`).
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import loopback
+from workflow.conftest import ROOT, clone, digests, run
+
+PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
+# without accounting, nodes of two cores, and no time to wait
+HERE = ["--slurm-status-command", "squeue", "--cores", "2", "--latency-wait", "10"]
+# two models with every stage, pairs and forks, a table and figures of theirs
+DONE = (
+    *("runs/own/momentum/seed0", "runs/mlp-4/momentum/", "pairs/mlp-4/momentum/seed0-"),
+    *("tables/instability", "figures/instability/instability"),
+)
+
+
+def test_every_rule_is_in_a_group_or_local():
+    """So that no job is a submission of its own."""
+    profile = yaml.safe_load(PROFILE.read_text())
+    grouped = {line.partition("=")[0] for line in profile["groups"]}
+    rules, local = set(), set()
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        text = path.read_text()
+        names = re.findall(r"^ *rule (\w+):", text, re.MULTILINE)
+        if path.name == "figures.smk":
+            names += [f"figure_{name}" for name in re.findall(r'^    "(\w+)": \(', text, re.M)]
+        rules |= set(names)
+        local |= set(names if "localrule: True" in text else ())
+    local |= set(re.findall(r"^    (\w+),$", (ROOT / "Snakefile").read_text(), re.MULTILINE))
+    assert grouped == rules - local - {"publish"}
+
+
+def test_the_profile_repeats_what_holds_on_one_machine():
+    """Snakemake reads one workflow profile alone."""
+    default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
+    profile = yaml.safe_load(PROFILE.read_text())
+    assert {key: profile.get(key) for key in default} == default
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    try:
+        with loopback.cluster(tmp_path / "slurm") as found:
+            yield found
+    except loopback.NoSlurm as error:
+        pytest.skip(f"no Slurm: {error}")
+
+
+class Head:
+    """A call of Snakemake on the cluster, and what it has printed."""
+
+    def __init__(self, project: Path, log: Path, targets: list[str]) -> None:
+        self.log = log
+        with open(log, "ab") as file:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "snakemake", *targets, "--configfile", "tiny.yaml"),
+                    *("--workflow-profile", "profiles/slurm", *HERE),
+                ],
+                cwd=project,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+            )
+
+    def printed(self) -> str:
+        return self.log.read_text()
+
+    def job(self, done: set[str]) -> str:
+        """The number of a job that runs and is none of some others, once there is one."""
+        found: list[str] = []
+
+        def is_there() -> bool:
+            assert self.process.poll() is None, self.printed()
+            found[:] = [number for number in loopback.running() if number not in done]
+            return bool(found)
+
+        loopback.wait_for(is_there, "a job to run", 120)
+        return found[0]
+
+
+def test_what_dies_on_a_cluster_is_done_again_to_the_same_bytes(built, cluster, tmp_path):
+    """A job is cancelled, a node dies with its jobs, and Snakemake is killed and called again."""
+    project = clone(tmp_path / "project")
+    known = digests(built)
+    targets = [f"results/tiny/{name}" for name in known if name.startswith(DONE)]
+    log = tmp_path / "head.log"
+    head = Head(project, log, targets)
+
+    cancelled = head.job(set())
+    subprocess.run(["scancel", cancelled], check=True)
+    loopback.wait_for(lambda: f"SLURM-job '{cancelled}' failed" in log.read_text(), "word of it")
+
+    lost = head.job({cancelled})
+    node = loopback.running()[lost]
+    loopback.kill_node(cluster, node)
+    loopback.wait_for(lambda: loopback.states()[node].startswith("DOWN"), "the node to be down")
+    loopback.start_node(cluster, node)
+    loopback.wait_for(lambda: not loopback.states()[node].startswith("DOWN"), "the node to be up")
+
+    head.job({cancelled})
+    os.killpg(head.process.pid, signal.SIGKILL)
+    head.process.wait()
+    run(project, "--unlock")
+    head = Head(project, log, targets)
+    assert head.process.wait(600) == 0, head.printed()
+
+    found = {name: sha for name, sha in digests(project).items() if name in known}
+    assert found.keys() >= {target.removeprefix("results/tiny/") for target in targets}
+    assert found == {name: known[name] for name in found}
+    submitted = len(re.findall(r"submitted with SLURM jobid", head.printed()))
+    print(f"{len(targets)} files, {submitted} submissions")
