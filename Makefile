@@ -2,10 +2,10 @@
 PYTHON ?= python3
 CORES ?= all
 QUICK = --configfile config.quick.yaml
-BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling costs report
+BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling portable planning costs report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: quick estimate reproduce verify publish report test torture bench
+.PHONY: quick estimate reproduce verify publish report test test-slurm torture bench
 
 quick: .venv/.ready
 	$(SNAKEMAKE) $(QUICK)
@@ -37,6 +37,10 @@ test: .venv/.ready
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
 	.venv/bin/python -m pytest -n 2 --dist worksteal
+
+# On a Slurm of two nodes that it starts here, and ends: with its log. Needs root; says so where not.
+test-slurm: .venv/.ready
+	.venv/bin/python -m pytest -s -rs tests/workflow/test_slurm.py
 
 # Twenty kills of a study, at random, and what comes of it: ten minutes.
 torture: .venv/.ready

@@ -14,7 +14,6 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-import h5py
 import pandas as pd
 
 from lossgeo import costs, findings, store
@@ -39,7 +38,7 @@ def main(snakemake) -> None:
         **repository(snakemake.params.config["claims"]),
         "results": str(results),
         "machine": machine(),
-        "kernels": h5_attribute(inputs.run, "kernels"),
+        "kernels": "; ".join(pd.read_csv(folder / "tables" / "kernels.csv")["kernels"].unique()),
         "packages": {name: version(name) for name in PACKAGES},
         "config": snakemake.params.config,
         "registry": snakemake.params.registry,
@@ -77,11 +76,6 @@ def machine() -> str:
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     cores = f", {len(names)} cores" if names else ""
     return f"{names[0] if names else platform.machine()}{cores}"
-
-
-def h5_attribute(path: str, name: str) -> str:
-    with h5py.File(path, "r") as file:
-        return str(file.attrs[name])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossgeo.hessian import twice_differentiable
 from lossgeo.models import in_memory_format
+from lossgeo.numerics import root
 from lossgeo.objective import Objective, leaves_of
 from lossgeo.parameters import Layout, join, unflatten
 
@@ -223,7 +224,7 @@ def _class_cotangents(logits: Tensor) -> Tensor:
     """c_k = sqrt(p_k) (e_k - p), (K, n, K): the columns of a square root of diag p - pp'."""
     p = logits.detach().softmax(1)
     eye = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-    return p.T.sqrt().unsqueeze(2) * (eye.unsqueeze(1) - p)
+    return root(p.T).unsqueeze(2) * (eye.unsqueeze(1) - p)
 
 
 def _rows_of_layers(

@@ -66,7 +66,7 @@ def leading_eigenpairs(
     if not torch.isfinite(losses).all():
         return Leading(nothing, 0, 0, 0)
     chosen, weights = importance_sample(
-        -torch.expm1(-losses.double().cpu()).numpy(),
+        -np.expm1(-losses.double().cpu().numpy()),
         min(objective.samples, max(FEWEST, objective.samples // FEWER)),
         generator=generator,
     )

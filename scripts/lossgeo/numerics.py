@@ -7,6 +7,8 @@ import platform
 import numpy as np
 import torch
 
+from lossgeo.kernels import are_portable
+
 
 def derive_seed(*parts: str | int) -> int:
     """A seed in [0, 2**63) that depends on every part and on nothing else.
@@ -51,16 +53,24 @@ def make_deterministic(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 
+def root(x: torch.Tensor) -> torch.Tensor:
+    """Square roots, to within two units in the last place, of the same bits on every CPU.
+
+    torch.sqrt takes those of MKL's vector library on CPUs, which are not correctly rounded and
+    round otherwise on CPUs of another make.
+    """
+    return x.rsqrt().reciprocal()
+
+
 def kernels(device: torch.device) -> str:
     """What the order of sums depends on: "x86_64, AVX512, 1 thread", say, or the kind of GPU.
 
-    The kind of CPU, the instructions that torch takes its kernels for, and the threads. The same
-    call on the same kernels gives the same bytes; other kernels give the same numbers to rounding.
+    The kind of CPU, the instructions that torch takes its kernels for ("portable": those that every
+    such CPU has), and the threads. The same call on the same kernels gives the same bytes; other
+    kernels give the same numbers to rounding.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return (
-        f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, "
-        f"{threads} thread{'s' if threads > 1 else ''}"
-    )
+    chosen = "portable" if are_portable() else torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()}, {chosen}, {threads} thread{'s' if threads > 1 else ''}"

@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from lossgeo.chain import find_chain
 from lossgeo.models import ModelError
-from lossgeo.numerics import torch_generator
+from lossgeo.numerics import root, torch_generator
 from lossgeo.parameters import Layout, flatten, join, layout_of, unflatten
 
 SPREAD, MOST_SPREAD = 0.5, 5.0  # of the factors' logarithms: its growth with each start, its end
@@ -149,7 +149,7 @@ def check_table(model: nn.Module, table: Mapping, input_shape: tuple[int, ...]) 
     layout = layout_of(model)
     with torch.no_grad():
         for parameter in model.parameters():
-            scale = parameter.square().mean().sqrt()
+            scale = root(parameter.square().mean())
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(noise, alpha=0.5 * float(scale) or 0.1)
     theta = flatten(model)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lossgeo.chain import find_chain
+from lossgeo.numerics import root
 from lossgeo.objective import Objective
 from lossgeo.parameters import unflatten
 
@@ -171,7 +172,7 @@ def _moments(outputs: Iterable[Tensor]) -> Moments:
 
 
 def _between(a: Moments, b: Moments, t: float) -> Moments:
-    deviation = (1 - t) * a.variance.sqrt() + t * b.variance.sqrt()
+    deviation = (1 - t) * root(a.variance) + t * root(b.variance)
     return Moments((1 - t) * a.mean + t * b.mean, deviation.square())
 
 
@@ -185,7 +186,7 @@ def _fold(weight: Tensor, bias: Tensor, found: Moments, wanted: Moments) -> None
     """Give a layer's outputs the wanted moments, by its weight and bias, in place."""
     rounding = 16 * torch.finfo(weight.dtype).eps * wanted.variance
     varies = found.variance > rounding
-    scale = torch.where(varies, (wanted.variance / found.variance).sqrt(), 1.0)
+    scale = torch.where(varies, root(wanted.variance / found.variance), 1.0)
     shifted = (bias.double() - found.mean) * scale + wanted.mean
     weight.copy_(weight.double() * scale.view(-1, *[1] * (weight.ndim - 1)))
     bias.copy_(shifted)

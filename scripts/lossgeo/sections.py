@@ -22,12 +22,17 @@ def plain(**entries: Any) -> Section:
 
 
 def of_model(config: Mapping, model: str, **entries: Any) -> Section:
-    """What every stage needs that evaluates a model: what it is, the data; and `entries`."""
+    """What every stage needs that evaluates a model: what it is, the data; and `entries`.
+
+    Whether kernels are portable only where they are, so that others are made as they were.
+    """
     spec = config["models"][model]
+    kernels = {"portable": True} if config.get("portable") else {}
     parts = ("factory", "arguments") if "factory" in spec else ("family", "width", "activation")
     return plain(
         model={key: value for key, value in spec.items() if key in parts},
         data=study.get_data_spec(config),
+        **kernels,
         **entries,
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from lossgeo.chain import find_chain
+from lossgeo.numerics import root
 from lossgeo.objective import Objective, mean_and_error
 from lossgeo.parameters import unflatten
 
@@ -82,7 +83,7 @@ def linear_cka(x: Tensor, y: Tensor) -> Similarity:
         return ((a @ (a.T @ b)) * b).sum(1) / samples
 
     xy, xx, yy = forms(x, y), forms(x, x), forms(y, y)
-    norm = (xx.mean() * yy.mean()).sqrt()
+    norm = root(xx.mean() * yy.mean())
     value = xy.mean() / norm
     moved = 2 * xy / norm - value * (xx / xx.mean() + yy / yy.mean())
     return Similarity(float(value), float(mean_and_error(moved)[1]))
@@ -106,10 +107,10 @@ def debiased_cka(x: Tensor, y: Tensor) -> Similarity:
     if samples < 4:
         return Similarity(math.nan, math.nan)
     xy, xx, yy = (_unbiased_hsic(a, b) for a, b in ((x, y), (x, x), (y, y)))
-    values = torch.where((xx > 0) & (yy > 0), xy / (xx * yy).sqrt(), torch.nan)
+    values = torch.where((xx > 0) & (yy > 0), xy / root(xx * yy), torch.nan)
     whole, without = values[0], values[1:]
     spread = (without - without.mean()).square().sum()
-    return Similarity(float(whole), float((spread * (samples - 1) / samples).sqrt()))
+    return Similarity(float(whole), float(root(spread * (samples - 1) / samples)))
 
 
 def unit_correlation(x: Tensor, y: Tensor) -> UnitCorrelation:
@@ -147,7 +148,7 @@ def _centred(x: Tensor) -> Tensor:
 
 def _standardised(x: Tensor) -> Tensor:
     x = _centred(x)
-    return x / x.square().mean(0).sqrt()
+    return x / root(x.square().mean(0))
 
 
 def _unbiased_hsic(x: Tensor, y: Tensor) -> Tensor:

@@ -392,8 +392,20 @@ def identity_of(path: Path | str, names: Sequence[str]) -> dict:
     return {name: attributes[name] for name in names}
 
 
+def kernels(paths: Paths) -> pd.DataFrame:
+    """How many artefacts of each kind were computed on which kernels (see `numerics.kernels`).
+
+    More than one kind of kernels in a study: its last digits are not those of any one machine.
+    """
+    found = [(Path(path).stem, store.attributes(path)["kernels"]) for path in paths]
+    frame = pd.DataFrame(found, columns=["artefact", "kernels"])
+    return frame.groupby(["artefact", "kernels"]).size().reset_index(name="files")
+
+
 def with_labels(table: pd.DataFrame, labels: Mapping[str, Mapping]) -> pd.DataFrame:
     """A table with family and width, as `labels` has them for each model, beside the model."""
+    if "model" not in table:
+        return table
     made = table.copy()
     place = made.columns.get_loc("model") + 1
     for label in ("width", "family"):

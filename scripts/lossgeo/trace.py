@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lossgeo import gauss_newton, hessian
 from lossgeo.directions import filter_scale
+from lossgeo.numerics import root
 from lossgeo.objective import Objective, mean_and_error
 from lossgeo.parameters import Layout, unflatten
 from lossgeo.spectrum import Eigenpairs, Spectrum
@@ -67,7 +68,7 @@ def filter_spread(theta: Tensor, layout: Layout) -> Tensor:
     sizes = torch.repeat_interleave(
         torch.tensor(counts, dtype=theta.dtype), torch.tensor(layout.sizes)
     )
-    return filter_scale(theta, layout) / sizes.to(theta).sqrt()
+    return filter_scale(theta, layout) / root(sizes.to(theta))
 
 
 def rest_of_samples(objective: Objective, theta: Tensor, directions: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lossgeo.models import block_size, in_memory_format, memory_format
+from lossgeo.numerics import root
 from lossgeo.objective import Objective, evaluate
 from lossgeo.parameters import Layout, flatten, layout_of, put, unflatten
 
@@ -87,8 +88,8 @@ def preconditioner(update: torch.optim.Optimizer) -> Tensor | None:
             parts.append(torch.full_like(parameter, torch.nan).detach())
             continue
         t = float(state["step"])
-        root = (state[squares] / (1 - beta_2**t)).sqrt() + group["eps"]
-        parts.append((1 - beta_1**t) * root)
+        scale = root(state[squares] / (1 - beta_2**t)) + group["eps"]
+        parts.append((1 - beta_1**t) * scale)
     return torch.cat([part.reshape(-1) for part in parts])
 
 

@@ -99,7 +99,11 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
                 if stage == "trajectory":
                     status = trajectory_status_of(model, optimizer, seed)
                     identity |= {"status": status, "components": 3}
-                store.write(files[stage][-1], found, store.provenance({}, {}, {}, **identity))
+                store.write(
+                    files[stage][-1],
+                    found,
+                    store.provenance({}, {}, {}, kernels="x86_64", **identity),
+                )
         if optimizer == "momentum" and len(seeds) > 1:
             for names, write in (
                 ("seed0-seed1/connectivity.h5", pair),
@@ -173,7 +177,9 @@ def snapshots(path: Path, model: str, optimizer: str, seed: int) -> None:
         "preconditioned": wild,
         "initial_gradient_norm": 1.0,
     }
-    store.write(path, groups, store.provenance({}, {}, {}, **identity, **attributes))
+    store.write(
+        path, groups, store.provenance({}, {}, {}, kernels="x86_64", **identity, **attributes)
+    )
 
 
 def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
@@ -586,7 +592,7 @@ def fork(path: Path, model: str, optimizer: str, seed: int, shared_epochs: int) 
     for split in ("train", "test"):
         groups[f"final/line/{split}"] = path_profile(height, status, split)
     identity = pair_identity(model, optimizer, seed, f"fork{shared_epochs}")
-    store.write(path, groups, store.provenance({}, {}, {}, **identity))
+    store.write(path, groups, store.provenance({}, {}, {}, kernels="x86_64", **identity))
 
 
 def planes(path: Path, model: str, optimizer: str) -> None:

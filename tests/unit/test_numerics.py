@@ -13,6 +13,7 @@ from lossgeo.numerics import (
     kernels,
     make_deterministic,
     numpy_generator,
+    root,
     torch_generator,
 )
 
@@ -20,9 +21,9 @@ from lossgeo.numerics import (
 def test_a_seed_is_the_same_in_every_process():
     """Unlike Python's hash, which is salted per process."""
     program = "from lossgeo.numerics import derive_seed; print(derive_seed('order', 3))"
-    root = sys.modules["lossgeo"].__path__[0].removesuffix("lossgeo")
+    scripts = sys.modules["lossgeo"].__path__[0].removesuffix("lossgeo")
     printed = subprocess.run(
-        [sys.executable, "-c", program], env={"PYTHONPATH": root}, capture_output=True, text=True
+        [sys.executable, "-c", program], env={"PYTHONPATH": scripts}, capture_output=True, text=True
     )
     assert int(printed.stdout) == derive_seed("order", 3)
 
@@ -95,3 +96,11 @@ def test_a_deterministic_gradient_repeats_bit_for_bit(cnn):
     make_deterministic(1)
     first, second = (torch.func.grad(cnn.loss)(cnn.theta.clone()) for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_roots_are_right_to_two_units_in_the_last_place(dtype):
+    x = torch.cat([torch.rand(1001, dtype=dtype), torch.tensor([0.0, torch.inf], dtype=dtype)])
+    found, expected = root(x).numpy(), np.sqrt(x.numpy())
+    np.testing.assert_allclose(found, expected, rtol=2 * torch.finfo(dtype).eps, atol=0)
+    assert root(torch.tensor(-1.0)).isnan()

@@ -52,6 +52,7 @@ MAKERS = {
     "similarity": lambda files: pair_tables.similarity(files["pairs"]),
     "alignment": lambda files: pair_tables.alignment(files["alignment"]),
     "instability": lambda files: pair_tables.instability(files["forks"], LIMITS),
+    "kernels": lambda files: tables.kernels([*files["hessian"], *files["ladder"]]),
     "endpoints": lambda files: judged(files)[0],
     "verdicts": lambda files: judged(files)[1],
 }
@@ -657,3 +658,19 @@ def test_a_parabola_along_pc1_stands_beside_those_along_random_directions(made):
         .isna()
         .all(axis=None)
     )
+
+
+def test_a_study_that_mixes_kernels_says_how_many_files_are_of_which(tmp_path):
+    paths = []
+    for number, kernels in enumerate(["x86_64, AVX2, 1 thread", "x86_64, AVX512, 1 thread"] * 2):
+        for kind in ("hessian", "snapshots")[: 1 + number // 3]:
+            paths.append(tmp_path / str(number) / f"{kind}.h5")
+            paths[-1].parent.mkdir(exist_ok=True)
+            store.write(paths[-1], {}, {"kernels": kernels})
+    found = tables.kernels(paths)
+    assert found.to_dict("list") == {
+        "artefact": ["hessian", "hessian", "snapshots"],
+        "kernels": ["x86_64, AVX2, 1 thread", "x86_64, AVX512, 1 thread"] * 1
+        + ["x86_64, AVX512, 1 thread"],
+        "files": [2, 2, 1],
+    }

@@ -33,6 +33,7 @@ TABLES = (
     "similarity",
     "alignment",
     "instability",
+    "kernels",
     "endpoints",
     "verdicts",
     "dictionary",

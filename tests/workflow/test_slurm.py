@@ -19,6 +19,7 @@ from workflow.conftest import ROOT, clone, digests, run
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 # without accounting, nodes of two cores, and no time to wait
 HERE = ["--slurm-status-command", "squeue", "--cores", "2", "--latency-wait", "10"]
+HERE += ["--slurm-init-seconds-before-status-checks", "5"]
 # two models with every stage, pairs and forks, a table and figures of theirs
 DONE = (
     *("runs/own/momentum/seed0", "runs/mlp-4/momentum/", "pairs/mlp-4/momentum/seed0-"),

@@ -14,7 +14,7 @@ os.environ.update(
     )
 )
 
-from lossgeo import checks, data, digest, limits, registry, sections, study
+from lossgeo import checks, data, digest, kernels, limits, registry, sections, study
 
 # Jobs of one machine do not ask for more than nine tenths of its memory together.
 if workflow.resource_settings.nodes is None and "mem_mb" not in workflow.global_resources:
@@ -56,6 +56,8 @@ def prepare_config(config):
         stop(error)
     config.clear()
     config.update(made)
+    if config["portable"]:
+        os.environ.update(kernels.PORTABLE)  # of the jobs, which load torch after this
 
 
 def get_registry(path, tables):

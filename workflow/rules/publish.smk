@@ -6,7 +6,6 @@ rule publish:
     input:
         tables=[path for path in rules.tables.input if Path(path).stem not in LONG],
         figures=[path for path in rules.figures.input if path.endswith(".png")],
-        run=get_run_files("snapshots.h5")[0],
         # their digests are among the params
         page=ancient(f"{workflow.basedir}/workflow/report/findings.md.jinja"),
         answers=ancient(f"{workflow.basedir}/workflow/report/answers.md.jinja"),

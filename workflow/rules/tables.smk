@@ -22,6 +22,9 @@ MADE_FROM = {
     "alignment": get_pair_files(get_aligned_pairs(), "alignment.h5"),
     "instability": get_pair_files(study.get_forks(config), "connectivity.h5"),
 }
+MADE_FROM["kernels"] = sorted(
+    {path for files in MADE_FROM.values() for path in files if path.endswith(".h5")}
+)
 # without those of stages that the study does not have
 TABLES = {table: files for table, files in MADE_FROM.items() if files}
 # table -> what else it depends on
