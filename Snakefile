@@ -14,6 +14,7 @@ prepare_config(config)
 RESULTS = config["results"]
 
 
+include: "workflow/rules/progress.smk"
 include: "workflow/rules/records.smk"
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 CONFIG = Path("/etc/slurm/slurm.conf")  # where everything of Slurm looks, whatever its environment
 OURS = "# of lossgeo's tests"
 NODES = ("node1", "node2")
+MEMORY = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20 // len(NODES)  # MiB each
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 
 
@@ -76,7 +77,6 @@ def install() -> None:
 
 def configuration(folder: Path) -> str:
     """What slurm.conf says: two nodes with half of this machine's memory each."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20 // 2
     name = socket.gethostname()
     return f"""{OURS}
 ClusterName=loopback
@@ -105,7 +105,7 @@ InactiveLimit=0
 ReturnToService=2
 SchedulerParameters=sched_interval=5,batch_sched_delay=1
 NodeName={",".join(NODES)} NodeHostname={name} NodeAddr=127.0.0.1 Port=17001,17002 \
-CPUs=2 RealMemory={memory}
+CPUs=2 RealMemory={MEMORY}
 PartitionName=main Nodes=ALL Default=YES State=UP
 """
 

@@ -45,7 +45,7 @@ def memory(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> in
 
     `section` is its section of the config; None for rules without a model. A family that was not
     measured, and a user's model, count as the largest that was; and so does a job that is larger
-    than any that was: it is a retry that gets it more.
+    than any that was: a retry (`retries` of a profile) gets it more.
     """
     peak = max((rate.peak_mb for rate in _rates(rates, rule, section)), default=0.0)
     return _up(max(LEAST_MB, MEMORY * peak) * attempt, 100)
@@ -53,18 +53,26 @@ def memory(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> in
 
 def minutes(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> int:
     """Minutes that a job may take: see `memory`."""
+    expected = seconds(rates, rule, section)
+    return _up(max(LEAST_MINUTES, TIME * expected / 60) * attempt, 5)
+
+
+def seconds(rates: Rates, rule: str, section: Mapping | None) -> float:
+    """Core-seconds that are expected of a job: see `memory`; of a rule without rates one."""
     work = operations.work(rule, section) if section else 0.0
-    seconds = [
-        rate.overhead_s
-        + rate.seconds_per_teraop * (rate.operations if math.isnan(work) else work) / 1e12
-        for rate in _rates(rates, rule, section)
-    ]
-    return _up(max(LEAST_MINUTES, TIME * max(seconds, default=0.0) / 60) * attempt, 5)
+    return max(
+        (
+            rate.overhead_s
+            + rate.seconds_per_teraop * (rate.operations if math.isnan(work) else work) / 1e12
+            for rate in _rates(rates, rule, section)
+        ),
+        default=1.0,
+    )
 
 
 def _rates(rates: Rates, rule: str, section: Mapping | None) -> list[Rate]:
     """That of the job's family, or all of its rule."""
-    of_rule = rates.get(rule, {})
+    of_rule = rates.get("figure" if rule.startswith("figure_") else rule, {})
     family = operations.family(section) if section else ""
     return [of_rule[family]] if family in of_rule else list(of_rule.values())
 

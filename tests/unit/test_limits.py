@@ -56,11 +56,11 @@ def test_every_rule_that_runs_a_script_is_limited_by_its_own_name():
     limited = []
     for path in sorted((ROOT / "workflow" / "rules").glob("*.smk")):
         for part in re.split(r"^ *(?=rule\b)", path.read_text(), flags=re.MULTILINE)[1:]:
-            if "script:" not in part or "localrule: True" in part:
+            if "script:" not in part or "localrule: True\n" in part:
                 continue
             name = re.match(r"rule (\w+):", part)
             name = name[1] if name else "figure"
             assert f'mem_mb=partial(get_memory, "{name}"),' in part, path.name
             assert f'runtime=partial(get_minutes, "{name}"),' in part, path.name
             limited.append(name)
-    assert {"data", "train", "planes", "figure", "dictionary", "publish"} <= set(limited)
+    assert {"train", "planes", "figure", "dictionary", "publish"} <= set(limited)

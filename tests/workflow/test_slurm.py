@@ -17,9 +17,10 @@ import loopback
 from workflow.conftest import ROOT, clone, digests, run
 
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
-# without accounting, nodes of two cores, and no time to wait
+# without accounting, small nodes, no time to wait, and every run a submission of its own
 HERE = ["--slurm-status-command", "squeue", "--cores", "2", "--latency-wait", "10"]
-HERE += ["--slurm-init-seconds-before-status-checks", "5"]
+HERE += ["--slurm-init-seconds-before-status-checks", "5", "--group-components", "run=1"]
+HERE += ["--resources", f"mem_mb={loopback.MEMORY}"]
 # two models with every stage, pairs and forks, a table and figures of theirs
 DONE = (
     *("runs/own/momentum/seed0", "runs/mlp-4/momentum/", "pairs/mlp-4/momentum/seed0-"),
@@ -40,6 +41,7 @@ def test_every_rule_is_in_a_group_or_local():
         rules |= set(names)
         local |= set(names if "localrule: True" in text else ())
     local |= set(re.findall(r"^    (\w+),$", (ROOT / "Snakefile").read_text(), re.MULTILINE))
+    assert profile["executor"] == "slurm"
     assert grouped == rules - local - {"publish"}
 
 

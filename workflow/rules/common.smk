@@ -269,9 +269,11 @@ def get_job_section(rule, names):
 
 
 def get_memory(rule, wildcards, attempt):
-    """Megabytes for a job of a rule."""
+    """Megabytes for a job of a rule: on a retry more, but not more than there is."""
     section = get_job_section(rule, tuple(wildcards.items()))
-    return limits.memory(RATES, rule, section, attempt)
+    first, asked = (limits.memory(RATES, rule, section, n) for n in (1, attempt))
+    given = workflow.global_resources.get("mem_mb")
+    return max(first, min(asked, given.value if given else asked))
 
 
 def get_minutes(rule, wildcards, attempt):

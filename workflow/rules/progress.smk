@@ -1,0 +1,28 @@
+# The line that says how far a run is, and how long it will take (lossgeo.progress).
+
+from snakemake.logging import logger as the_log
+
+from lossgeo import progress
+
+
+def get_expected():
+    """The core-seconds that are expected of the jobs that are to be done, by their numbers."""
+    return {
+        job.jobid: limits.seconds(
+            RATES, job.rule.name, get_job_section(job.rule.name, tuple(job.wildcards.items()))
+        )
+        for job in workflow.dag.needrun_jobs()
+    }
+
+
+def count_jobs():
+    """How many jobs run, and how many have failed; a group counts as the jobs in it."""
+    scheduler = workflow.scheduler
+    return tuple(sum(len(job) for job in jobs) for jobs in (scheduler.running, scheduler.failed))
+
+
+if workflow.is_main_process and not workflow.dryrun:
+    _progress = progress.Progress(get_expected, count_jobs, sys.stderr)
+    for handler in the_log.handlers:
+        handler.addFilter(_progress.before)
+    the_log.addHandler(_progress)
