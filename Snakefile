@@ -18,6 +18,11 @@ include: "workflow/rules/progress.smk"
 include: "workflow/rules/records.smk"
 
 
+if config["container"]:
+
+    container: config["container"]
+
+
 report: "workflow/report/study.rst"
 
 

@@ -88,7 +88,9 @@ def main(snakemake) -> None:
         point = probe.load_point(snapshots, name)
         found, errors = [], []
         for size, number, chosen in rungs:
-            objective = make_objective(model, inputs[chosen], targets[chosen], device=device)
+            objective = make_objective(
+                model, inputs[chosen], targets[chosen], device=device, memory=config["memory"] * 1e9
+            )
             leading = leading_eigenpairs(
                 objective,
                 point.theta,

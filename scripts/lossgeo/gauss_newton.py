@@ -8,6 +8,7 @@ which is positive semi-definite, and a rest that is there because z is not linea
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossgeo.hessian import twice_differentiable
+from lossgeo.kept import keep
 from lossgeo.models import in_memory_format
 from lossgeo.numerics import root
 from lossgeo.objective import Objective, leaves_of
@@ -31,15 +33,16 @@ def gauss_newton_operator(objective: Objective, theta: Tensor) -> LambdaOperator
 
     What does not depend on the vector is built once and kept, as in `hessian.hessian_operator`: the
     logits z, and u -> J'u, which is linear, so that its derivative by u gives J v. A product is one
-    backward pass through each (Schraudolph 2002). Memory grows with the number of samples.
+    backward pass through each (Schraudolph 2002). Memory as there.
     """
     leaves = leaves_of(objective, theta)
     wanted = tuple(leaves.values())
-    kept = [_pushforward(objective, leaves, inputs) for inputs, _ in objective.blocks]
+    makers = [partial(_pushforward, objective, leaves, inputs) for inputs, _ in objective.blocks]
+    graphs = keep(makers, objective.memory)
 
     def matvec(v: Tensor) -> Tensor:
         total = torch.zeros_like(v)
-        for push in kept:
+        for push in graphs():
             pushed, p = push.along(v, objective.layout), push.probabilities
             bent = p * (pushed - (p * pushed).sum(1, keepdim=True)) / objective.samples
             total += join(

@@ -1,7 +1,8 @@
 """The Hessian of an objective and its gradient, as products: nothing of size P x P is ever made."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from hessian_eigenthings import LambdaOperator
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossgeo.convolution import FastDoubleBackward
+from lossgeo.kept import keep
 from lossgeo.models import in_memory_format
 from lossgeo.objective import Objective, leaves_of, loss_of_block
 from lossgeo.parameters import Layout, join, unflatten
@@ -22,18 +24,19 @@ def hessian_operator(
 
     The forward pass and the first backward pass do not depend on v, so their graph is built once
     per block and kept; a product then costs one backward pass through it:
-    H v = grad (g' v), g = grad L (Pearlmutter 1994). Memory grows with the number of samples.
+    H v = grad (g' v), g = grad L (Pearlmutter 1994). Memory grows with the number of samples up to
+    `objective.memory`; beyond, graphs are built again for each product (see `kept`).
     Convolutions are those of `convolution`, in torch's contiguous layout: unlike the forward pass
     alone, backward passes through backward passes are slower in channels_last.
 
     `weights` (N,) of the samples in L take the place of 1 / N.
     """
     leaves = leaves_of(objective, theta)
-    kept = list(_gradients(objective, leaves, weights))
+    graphs = keep(_makers(objective, leaves, weights), objective.memory)
 
     def matvec(v: Tensor) -> Tensor:
         total = torch.zeros_like(v)
-        for gradient_parts in kept:
+        for gradient_parts in graphs():
             total += _product(gradient_parts, leaves, v, objective.layout)
         return total
 
@@ -49,7 +52,8 @@ def hessian_products(objective: Objective, theta: Tensor, vectors: Tensor) -> Te
     """
     leaves = leaves_of(objective, theta)
     images = torch.zeros_like(vectors)
-    for gradient_parts in _gradients(objective, leaves):
+    for make in _makers(objective, leaves):
+        gradient_parts = make()
         for v, image in zip(vectors, images, strict=True):
             image += _product(gradient_parts, leaves, v, objective.layout)
     return images
@@ -121,17 +125,19 @@ def gradient(objective: Objective, theta: Tensor) -> Tensor:
     return total
 
 
-def _gradients(
+def _makers(
     objective: Objective, leaves: dict[str, Tensor], weights: Tensor | None = None
-) -> Iterator[dict[str, Tensor]]:
-    """Per block: its share of grad L, with the graph; only the parts that depend on theta."""
+) -> list[Callable[[], dict[str, Tensor]]]:
+    """Per block, what builds its share of grad L (see `_gradient_parts`)."""
     shares = [None] * len(objective.blocks)
     if weights is not None:
         shares = weights.to(objective.device, objective.dtype).split(
             [len(targets) for _, targets in objective.blocks]
         )
-    for (inputs, targets), share in zip(objective.blocks, shares, strict=True):
-        yield _gradient_parts(objective, leaves, inputs, targets, share)
+    return [
+        partial(_gradient_parts, objective, leaves, inputs, targets, share)
+        for (inputs, targets), share in zip(objective.blocks, shares, strict=True)
+    ]
 
 
 def _gradient_parts(

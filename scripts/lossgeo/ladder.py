@@ -203,6 +203,7 @@ def _restricted(objective: Objective, chosen: Tensor) -> Objective:
         targets[chosen],
         dtype=objective.dtype,
         device=objective.device,
+        memory=objective.memory,
     )
 
 

@@ -30,6 +30,7 @@ class Objective:
     model: nn.Module
     layout: Layout
     blocks: tuple[tuple[Tensor, Tensor], ...]  # inputs (n, channels, height, width), targets (n,)
+    memory: float = math.inf  # bytes that graphs may take which are kept between products
 
     @property
     def samples(self) -> int:
@@ -66,11 +67,13 @@ def make_objective(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
     block: int | None = None,
+    memory: float = math.inf,
 ) -> Objective:
     """The objective of `model` on inputs (N, channels, height, width) and targets (N,).
 
     `block` is the number of samples that go through the network together, `models.block_size`
-    unless given.
+    unless given. `memory` are the bytes that graphs may take which are kept between products with
+    the Hessian or its kin: what does not fit is computed again for each, to the same numbers.
     """
     if len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: need as many, and some")
@@ -84,7 +87,7 @@ def make_objective(
         )
     )
     template = model.to(device=device, dtype=dtype, memory_format=layout_in_memory)
-    return Objective(template.eval(), layout_of(model), blocks)
+    return Objective(template.eval(), layout_of(model), blocks, memory)
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

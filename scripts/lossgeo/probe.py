@@ -1,5 +1,6 @@
 """What a stage probes, the objective of a run and theta at its points, and what it leaves."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +33,10 @@ class Point:
 
 
 def config_of(snakemake) -> dict:
-    """A job's section of the config, and its device, by which results differ in rounding alone."""
-    return snakemake.params.config | {"device": snakemake.config["device"]}
+    """A job's section of the config; its device, by which results differ in rounding alone; and
+    the memory for its graphs, GB, by which they do not differ.
+    """
+    return snakemake.params.config | {name: snakemake.config[name] for name in ("device", "memory")}
 
 
 def load_split(
@@ -79,12 +82,14 @@ def load_objective(
 ) -> Objective:
     """The objective of a model on a fixed subset of a split: the same one for every run of a seed.
 
-    `config` says which `model`, on which `data` from `files`, and on which `device`.
+    `config` says which `model`, on which `data` from `files`, on which `device`, and how much
+    `memory` (GB) there is for its graphs.
     """
     return make_objective(
         build(config["model"], *load_shape(files)),
         *load_split(files, config["data"], split, samples, seed=seed, purpose=purpose),
         device=choose_device(config["device"]),
+        memory=config.get("memory", math.inf) * 1e9,
     )
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,32 +98,45 @@ class Head:
 
 def test_what_dies_on_a_cluster_is_done_again_to_the_same_bytes(built, cluster, tmp_path):
     """A job is cancelled, a node dies with its jobs, and Snakemake is killed and called again."""
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - began:5.0f} s  {what}", flush=True)
+
     project = clone(tmp_path / "project")
     known = digests(built)
     targets = [f"results/tiny/{name}" for name in known if name.startswith(DONE)]
     log = tmp_path / "head.log"
     head = Head(project, log, targets)
+    say(f"snakemake is asked for {len(targets)} files")
 
     cancelled = head.job(set())
     subprocess.run(["scancel", cancelled], check=True)
-    loopback.wait_for(lambda: f"SLURM-job '{cancelled}' failed" in log.read_text(), "word of it")
+    say(f"job {cancelled} runs, and is cancelled")
+    loopback.wait_for(lambda: "Trying to restart job" in log.read_text(), "word of it")
+    say("snakemake has seen it, and tries again")
 
     lost = head.job({cancelled})
     node = loopback.running()[lost]
     loopback.kill_node(cluster, node)
+    say(f"job {lost} runs on {node}, whose slurmd and all that it started are killed")
     loopback.wait_for(lambda: loopback.states()[node].startswith("DOWN"), "the node to be down")
+    say(f"Slurm calls {node} down")
     loopback.start_node(cluster, node)
     loopback.wait_for(lambda: not loopback.states()[node].startswith("DOWN"), "the node to be up")
+    say(f"{node} is up again")
 
-    head.job({cancelled})
+    running = head.job({cancelled})
     os.killpg(head.process.pid, signal.SIGKILL)
     head.process.wait()
+    say(f"job {running} runs; snakemake is killed (kill -9)")
     run(project, "--unlock")
     head = Head(project, log, targets)
+    say("snakemake --unlock, and the same call again; jobs of the first call still run")
     assert head.process.wait(600) == 0, head.printed()
 
     found = {name: sha for name, sha in digests(project).items() if name in known}
     assert found.keys() >= {target.removeprefix("results/tiny/") for target in targets}
     assert found == {name: known[name] for name in found}
     submitted = len(re.findall(r"submitted with SLURM jobid", head.printed()))
-    print(f"{len(targets)} files, {submitted} submissions")
+    say(f"done: {submitted} submissions; all {len(found)} files are those of a local run")

@@ -273,7 +273,8 @@ def get_memory(rule, wildcards, attempt):
     section = get_job_section(rule, tuple(wildcards.items()))
     first, asked = (limits.memory(RATES, rule, section, n) for n in (1, attempt))
     given = workflow.global_resources.get("mem_mb")
-    return max(first, min(asked, given.value if given else asked))
+    most = given.value if given is not None else None
+    return asked if most is None else max(first, min(asked, most))
 
 
 def get_minutes(rule, wildcards, attempt):

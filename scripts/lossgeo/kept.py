@@ -1,0 +1,47 @@
+"""Graphs that are used again and again: kept as long as there is memory, else built again."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+T = TypeVar("T")
+
+
+def keep(makers: Sequence[Callable[[], T]], most: float = math.inf) -> Callable[[], Iterator[T]]:
+    """What some functions build, one after the other, each time that the result is called.
+
+    As many as `most` bytes hold are built once and kept; those beyond are built again on every
+    call, and let go before the next. What is built is the same, so `most` changes time and memory,
+    and no number. With a limit the first is built twice: to see what its graph takes, which counts
+    for all.
+    """
+    count = len(makers)
+    if most < math.inf and count:
+        count = min(count, int(most // max(1, graph_bytes(makers[0]))))
+    kept = [make() for make in makers[:count]]
+
+    def each() -> Iterator[T]:
+        yield from kept
+        for make in makers[count:]:
+            yield make()
+
+    return each
+
+
+def graph_bytes(make: Callable[[], object]) -> int:
+    """The bytes of all tensors that autograd saves while `make` runs, each storage once."""
+    storages: dict[int, int] = {}
+    alive = []  # so that no address is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        alive.append(storage)
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        make()
+    return sum(storages.values())
