@@ -233,7 +233,7 @@ def main(snakemake) -> None:
             f"{name}/planes": planes(objective, point, settings, estimator, seed),
             f"{name}/eigenplane": eigenplane(objective, point, settings, estimator, seed, hessian),
         }
-        print(f"{name} ({point.status}): lines, planes and eigenplane measured")
+        job.tell(f"{name} ({point.status}): lines, planes and eigenplane measured")
     probe.write(
         snakemake,
         groups,
