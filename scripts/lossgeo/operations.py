@@ -12,7 +12,6 @@ from collections.abc import Mapping
 SIZES = {"train": 60_000, "test": 10_000}  # where the config takes all samples: those of MNIST
 PIXELS, CLASSES = 784, 10
 BACKWARD = 3  # forward and backward pass, in forward passes
-POINTS = 100  # that a landscape counts for: see `passes`
 # a rule that was never measured -> one that does the same, by whose rates its jobs go
 LIKE = {"tile": "landscape"}
 
@@ -60,7 +59,7 @@ def passes(rule: str, section: Mapping) -> float:
             for size, count in zip(at["samples"], at["subsets"], strict=True)
         )
     if rule == "landscape":
-        return points * samples * POINTS
+        return points * samples * 100
     if rule == "tile":
         return points * samples * _grid_points(section["landscape"]) / section["tiles"]
     if rule == "flatness":

@@ -97,7 +97,7 @@ def join(
     """Point -> kind of surface -> MEASURED (K, grid points) of its K surfaces, from all tiles.
 
     `files` are those of all tiles, in their order. Raises ValueError where one has other points
-    than `cut` says, or none.
+    of a surface than `cut` says, and KeyError where it has none of them.
     """
     joined = {
         point: {
