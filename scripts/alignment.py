@@ -29,7 +29,7 @@ def main(snakemake) -> None:
     for name in config["points"]:
         a, b = (probe.load_point(end, name) for end in ends)
         groups[name] = align(a, b, layout_of(model), units, config["alignment"]["starts"], name)
-        print(f"{name}: {groups[name].attributes}")
+        job.tell(f"{name}: {groups[name].attributes}")
     probe.write(snakemake, groups, packages=("scipy",), **probe.pair_identity(snakemake))
 
 

@@ -159,7 +159,7 @@ def main(snakemake) -> None:
                 profile = paths.profile(t, logits, objective.targets)
                 groups[f"{point}/{rung}/{split}"] = as_group(profile, path, distance)
                 height = profile.barriers["loss"].height
-                print(f"{point}, {rung}, {split} ({path.status}): barrier {height:.4g} nats")
+                job.tell(f"{point}, {rung}, {split} ({path.status}): barrier {height:.4g} nats")
         for split, objective in objectives.items():
             found = similarities(objective, a.theta, b.theta, order)
             groups[f"{point}/similarity/{split}"] = found

@@ -81,7 +81,7 @@ def main(snakemake) -> None:
                 midpoint = curves.Midpoint(
                     torch.full_like(ends[0], torch.nan), np.full(config["curve"]["epochs"], np.nan)
                 )
-            print(f"{point}, {rung}: {status}, losses {midpoint.loss.round(4).tolist()}")
+            job.tell(f"{point}, {rung}: {status}, losses {midpoint.loss.round(4).tolist()}")
             groups[f"{point}/{rung}"] = as_group(midpoint, status)
     probe.write(snakemake, groups, **probe.pair_identity(snakemake), device=device.type)
 

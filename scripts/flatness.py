@@ -44,7 +44,7 @@ def main(snakemake) -> None:
             groups[f"{name}/worst/{ball}"] = at_worst(objective, point, settings["worst"], ball)
         if name == config["rescaled"]:
             groups[f"{name}/invariance"] = before_and_after(objective, point, settings, seed)
-        print(f"{name} ({point.status}): {settings['draws']} draws")
+        job.tell(f"{name} ({point.status}): {settings['draws']} draws")
     probe.write(
         snakemake,
         groups,

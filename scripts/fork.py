@@ -34,8 +34,9 @@ def main(snakemake) -> None:
         snapshots_per_epoch=1,
         generator=torch_generator("fork order", seed),
         start=runs.load_start(snakemake.input.snapshots, shared),
+        tell=job.tell,
     )
-    print(f"{shared} epochs shared; diverged: {run.diverged}")
+    job.tell(f"{shared} epochs shared; diverged: {run.diverged}")
     probe.write(
         snakemake,
         {"/": runs.as_groups(run)["/"]},

@@ -118,7 +118,7 @@ def main(snakemake) -> None:
             **settings,
             generator=torch_generator("spectrum", *identity.values(), name),
         )
-        print(
+        job.tell(
             f"{name} ({point.status}): largest eigenvalue {found.spectrum.top.values[0]:.4g}, "
             f"trace {found.trace.value:.4g}, {found.products} Hessian-vector products and "
             f"{found.gauss_newton_products} with the Gauss-Newton matrix"

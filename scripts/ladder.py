@@ -101,7 +101,7 @@ def main(snakemake) -> None:
             found.append(leading)
             forms = sample_forms(objective, point.theta, leading.pairs.vectors)
             errors.append(mean_and_error(forms)[1])
-            print(
+            job.tell(
                 f"{name} ({point.status}), {size} samples, subset {number}: largest eigenvalue "
                 f"{leading.pairs.values[0]:.4g} +- {errors[-1][0]:.2g}, "
                 f"{leading.products} Hessian-vector products and "

@@ -259,7 +259,7 @@ def main(snakemake) -> None:
             f"{name}/planes": planes(*args, known.get("planes")),
             f"{name}/eigenplane": eigenplane(*args, hessian, known.get("eigenplane")),
         }
-        print(f"{name} ({point.status}): lines, planes and eigenplane measured")
+        job.tell(f"{name} ({point.status}): lines, planes and eigenplane measured")
     write(
         snakemake,
         groups,

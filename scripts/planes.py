@@ -122,7 +122,7 @@ def main(snakemake) -> None:
         for kind, points in corners.items():
             generator = numpy_generator("pair plane levels", seed, kind)
             groups[f"{point}/{kind}"] = plane(objective, points, config, generator=generator)
-            print(f"{point}, {kind}: {groups[f'{point}/{kind}'].attributes}")
+            job.tell(f"{point}, {kind}: {groups[f'{point}/{kind}'].attributes}")
     probe.write(
         snakemake,
         groups,

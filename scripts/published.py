@@ -40,7 +40,7 @@ def main(snakemake) -> None:
             if name == config["last"]:
                 parts |= pc1(test, snapshots, point, settings["pc1_points"])
             groups |= {f"{name}/{part}": group for part, group in parts.items()}
-        print(f"{name} ({point.status}): published estimators")
+        job.tell(f"{name} ({point.status}): published estimators")
     probe.write(
         snakemake,
         groups,
@@ -168,7 +168,7 @@ def pc1(test: Objective, snapshots: str, point: Point, points: int) -> dict[str,
     try:
         alphas, loss = published.pc1_line(test, run["theta"].values[whole], points)
     except ValueError as error:
-        print(f"no PC1: {error}")
+        job.tell(f"no PC1: {error}")
         return {}
     variables = {
         "alpha": Variable(("alpha",), alphas, "1", "offset from theta along PC1, of unit norm"),

@@ -27,7 +27,7 @@ def main(snakemake) -> None:
             surface = surfaces[piece.surface]
             values = tiles.measure(objective, point.theta, surface, piece.start, piece.stop)
             groups[piece.group] = tiles.group(piece, values)
-            print(f"{piece.group} ({point.status}): points {piece.start} to {piece.stop - 1}")
+            job.tell(f"{piece.group} ({point.status}): points {piece.start} to {piece.stop - 1}")
     probe.write(
         snakemake,
         groups,

@@ -47,6 +47,7 @@ def main(snakemake) -> None:
         evaluations_per_epoch=config["evaluations_per_epoch"],
         snapshots_per_epoch=config["snapshots_per_epoch"],
         generator=torch_generator("order", seed),
+        tell=job.tell,
         matched=matched,
     )
     identity = {
@@ -55,10 +56,10 @@ def main(snakemake) -> None:
         "optimizer": snakemake.wildcards.optimizer,
         "seed": seed,
     }
-    print(f"{layout.size} parameters on {device}; diverged: {run.diverged}")
+    job.tell(f"{layout.size} parameters on {device}; diverged: {run.diverged}")
     if matched:
         reached = f"at step {run.matched.step}: {run.matched.loss:.4g}" if run.matched else "never"
-        print(f"a loss of at most {config['matched_loss']:.4g} nats on the objective {reached}")
+        job.tell(f"a loss of at most {config['matched_loss']:.4g} nats on the objective {reached}")
 
     store.write(
         snakemake.output.snapshots,

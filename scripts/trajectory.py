@@ -33,7 +33,7 @@ def main(snakemake) -> None:
     try:
         pca = trajectory.pca(snapshots, components)
     except ValueError as error:  # too few snapshots were finite, or one dwarfs all others
-        print(f"no PCA: {error}")
+        job.tell(f"no PCA: {error}")
         status = "no PCA" if status == "ok" else status
     else:
         nulls = trajectory.null_explained(
@@ -125,7 +125,7 @@ def main(snakemake) -> None:
             settings["parabola"],
             identity["seed"],
         )
-        print(f"{len(snapshots)} snapshots; component 1 explains {pca.explained[0]:.3f}")
+        job.tell(f"{len(snapshots)} snapshots; component 1 explains {pca.explained[0]:.3f}")
     probe.write(
         snakemake,
         groups,

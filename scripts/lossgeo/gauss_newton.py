@@ -38,7 +38,7 @@ def gauss_newton_operator(objective: Objective, theta: Tensor) -> LambdaOperator
     leaves = leaves_of(objective, theta)
     wanted = tuple(leaves.values())
     makers = [partial(_pushforward, objective, leaves, inputs) for inputs, _ in objective.blocks]
-    graphs = keep(makers, objective.memory)
+    graphs = keep(makers, objective.memory, leaves.values())
 
     def matvec(v: Tensor) -> Tensor:
         total = torch.zeros_like(v)
@@ -50,6 +50,7 @@ def gauss_newton_operator(objective: Objective, theta: Tensor) -> LambdaOperator
                     push.logits, wanted, bent, retain_graph=True, materialize_grads=True
                 )
             )
+            del push  # before the next is built, where it is not kept
         return total
 
     return LambdaOperator(

@@ -32,12 +32,13 @@ def hessian_operator(
     `weights` (N,) of the samples in L take the place of 1 / N.
     """
     leaves = leaves_of(objective, theta)
-    graphs = keep(_makers(objective, leaves, weights), objective.memory)
+    graphs = keep(_makers(objective, leaves, weights), objective.memory, leaves.values())
 
     def matvec(v: Tensor) -> Tensor:
         total = torch.zeros_like(v)
         for gradient_parts in graphs():
             total += _product(gradient_parts, leaves, v, objective.layout)
+            del gradient_parts  # before the next is built, where it is not kept
         return total
 
     return LambdaOperator(

@@ -27,6 +27,7 @@ class Job:
     params: Mapping[str, object]  # of the rule, as they were when the job began
 
 
+_START = time.monotonic()
 _job: Job | None = None  # none in a notebook, in a test, in the workflow itself
 
 
@@ -50,6 +51,11 @@ def begin(snakemake) -> None:
     params = json.loads(json.dumps(dict(snakemake.params.items())))
     _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, packages, _verified(snakemake), params)
     _check_code(_job)
+
+
+def tell(text: str) -> None:
+    """Print a line to the job's log, with the seconds since the process began its work."""
+    print(f"{time.monotonic() - _START:7.1f} s  {text}")
 
 
 def end(snakemake) -> None:

@@ -172,6 +172,7 @@ def train(
     generator: torch.Generator,
     matched: tuple[Objective, float] | None = None,
     start: Start | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Run:
     """Minimise the mean cross-entropy of `model` over inputs (n, ...) and targets (n,).
 
@@ -192,7 +193,8 @@ def train(
     with the one that the run of the start had, this one goes on exactly as that did; with another,
     the two part there, as in Frankle et al. 2020.
 
-    The model's dropout, if any, draws from the caller's random state.
+    The model's dropout, if any, draws from the caller's random state. `tell` gets a line for every
+    epoch that has ended.
     """
     device = train_objective.device
     backward = make_backward(model, inputs, targets, device)
@@ -288,6 +290,11 @@ def train(
                 finite = record(epoch, step, step in snapshot_steps)
             if not finite:
                 break
+        if tell:
+            loss, _, _, accuracy = rows[-1][2:]
+            tell(
+                f"epoch {epoch + 1} of {epochs}: loss {loss:.4g} nats, test accuracy {accuracy:.2%}"
+            )
         if finite and epoch + 1 < epochs:
             states = read_states(update)
             if states:

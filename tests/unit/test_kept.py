@@ -45,6 +45,7 @@ def test_of_no_memory_nothing_is_kept():
 def test_a_graph_takes_what_it_saves_and_each_storage_once():
     x = torch.ones(1000, requires_grad=True)
     assert graph_bytes(lambda: x.exp()) == 4000
+    assert graph_bytes(lambda: x.exp() * x, shared=[x]) == 4000
     assert graph_bytes(lambda: x * x) == 4000
     assert graph_bytes(lambda: (x + 1).exp() * (x + 2)) == 2 * 4000  # both factors
 

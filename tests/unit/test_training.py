@@ -594,3 +594,11 @@ def test_a_parameter_without_a_gradient_stays_so_in_a_fork(toy):
     np.testing.assert_array_equal(fork.preconditioners, parent.preconditioners[1:])
     np.testing.assert_array_equal(np.isnan(fork.states["exp_avg"]), [idle])
     assert torch.equal(theta, after)
+
+
+def test_every_epoch_that_has_ended_is_told(toy):
+    told = []
+    found, *_ = run(toy, epochs=3, tell=told.append)
+    assert [line.partition(":")[0] for line in told] == [f"epoch {n} of 3" for n in (1, 2, 3)]
+    assert f"loss {found.history['train_loss'][-1]:.4g} nats" in told[-1]
+    assert f"test accuracy {found.history['test_accuracy'][-1]:.2%}" in told[-1]

@@ -272,7 +272,7 @@ def test_a_study_without_stages_is_its_training(fresh):
 
     edit_config(fresh, only_train)
     plan = planned(fresh)
-    assert plan["table"] == {"tables/history.csv", "tables/runs.csv"}
+    assert plan["table"] == {"tables/history.csv", "tables/runs.csv", "tables/kernels.csv"}
     figures = {"figure_training", "figure_steps", "figure_verdicts", "figure_forest"}
     assert plan.keys() == {"train", "table", "dictionary", "verdicts"} | figures
 

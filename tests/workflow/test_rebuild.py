@@ -161,7 +161,7 @@ def test_a_change_of_the_ladder_reruns_the_ladder_and_what_is_made_of_it(copy, c
         )
         for seed in (0, 1)
     }
-    assert plan["table"] == {"tables/ladder.csv"}
+    assert plan["table"] == {"tables/ladder.csv", "tables/kernels.csv"}
     assert plan["figure_ladder"] == {
         f"figures/{experiment}/ladder.{format}"
         for experiment in ("architecture", "optimizer")
@@ -176,7 +176,7 @@ def test_published_surfaces_of_one_more_seed_leave_the_other_seeds_as_they_are(c
     assert plan.keys() == {"published", "table", "dictionary"} | figures | JUDGED
     assert len(plan["published"]) == 4
     assert all("/seed1/" in file for file in plan["published"])
-    assert plan["table"] == {"tables/published.csv"}
+    assert plan["table"] == {"tables/published.csv", "tables/kernels.csv"}
 
 
 PATHS = {"connectivity", "table", "dictionary", "figure_connectivity", "figure_barriers"}
@@ -312,7 +312,7 @@ def test_a_fresh_clone_with_the_results_copied_in_has_nothing_to_do(built, tmp_p
     shutil.rmtree(project / "data")
     for folder in ("data", "results"):
         subprocess.run(["cp", "-a", built / folder, project / folder], check=True)
-    assert not (project / ".snakemake").exists()
+    assert not (project / ".snakemake" / "metadata").exists()
     assert planned(project) == {}
 
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -54,12 +55,24 @@ def test_the_profile_repeats_what_holds_on_one_machine():
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    try:
-        with loopback.cluster(tmp_path / "slurm") as found:
-            yield found
-    except loopback.NoSlurm as error:
-        pytest.skip(f"no Slurm: {error}")
+def cluster():
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder:  # its sockets need a short path
+        try:
+            with loopback.cluster(Path(folder)) as found:
+                yield found
+        except loopback.NoSlurm as error:
+            pytest.skip(f"no Slurm: {error}")
+
+
+@pytest.fixture
+def heads():
+    """Calls of Snakemake, which end with the test."""
+    started: list[Head] = []
+    yield started
+    for head in started:
+        if head.process.poll() is None:
+            os.killpg(head.process.pid, signal.SIGKILL)
+            head.process.wait()
 
 
 class Head:
@@ -96,7 +109,7 @@ class Head:
         return found[0]
 
 
-def test_what_dies_on_a_cluster_is_done_again_to_the_same_bytes(built, cluster, tmp_path):
+def test_what_dies_on_a_cluster_is_done_again_to_the_same_bytes(built, cluster, heads, tmp_path):
     """A job is cancelled, a node dies with its jobs, and Snakemake is killed and called again."""
     began = time.monotonic()
 
@@ -107,7 +120,7 @@ def test_what_dies_on_a_cluster_is_done_again_to_the_same_bytes(built, cluster, 
     known = digests(built)
     targets = [f"results/tiny/{name}" for name in known if name.startswith(DONE)]
     log = tmp_path / "head.log"
-    head = Head(project, log, targets)
+    heads.append(head := Head(project, log, targets))
     say(f"snakemake is asked for {len(targets)} files")
 
     cancelled = head.job(set())
@@ -131,7 +144,7 @@ def test_what_dies_on_a_cluster_is_done_again_to_the_same_bytes(built, cluster, 
     head.process.wait()
     say(f"job {running} runs; snakemake is killed (kill -9)")
     run(project, "--unlock")
-    head = Head(project, log, targets)
+    heads.append(head := Head(project, log, targets))
     say("snakemake --unlock, and the same call again; jobs of the first call still run")
     assert head.process.wait(600) == 0, head.printed()
 

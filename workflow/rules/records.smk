@@ -120,5 +120,11 @@ def without_tiles(names):
 
 if workflow.workflow_settings.persistence_backend.name != "FILE":
     stop("--persistence-backend: found another than file, expected file: records lie beside files")
+if workflow.storage_settings and workflow.storage_settings.default_storage_provider:
+    stop(
+        "--default-storage-provider: found "
+        f"{workflow.storage_settings.default_storage_provider}, expected none: records lie beside "
+        "files, and would not be copied with them; put `results` on a file system that all nodes see"
+    )
 
 snakemake.workflow.FilePersistence = ResultsPersistence
