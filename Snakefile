@@ -31,6 +31,8 @@ wildcard_constraints:
     optimizer="[^/]+",
     seed="[0-9]+",
     epoch="[0-9]+",
+    tile="[0-9]+",
+    tiles="[0-9]+",
     a="seed[0-9]+",
     b="(seed|fork)[0-9]+",
 
@@ -39,6 +41,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/hessian.smk"
 include: "workflow/rules/ladder.smk"
+include: "workflow/rules/tile.smk"
 include: "workflow/rules/landscape.smk"
 include: "workflow/rules/flatness.smk"
 include: "workflow/rules/trajectory.smk"

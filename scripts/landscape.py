@@ -5,24 +5,22 @@ from lossgeo import job
 if __name__ == "__main__":
     job.begin(snakemake)
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
-from lossgeo import directions, multilevel, probe, store, surface
+from lossgeo import directions, multilevel, probe, store, surface, tiles, views
+from lossgeo.data import sha256
 from lossgeo.hessian import sample_forms
 from lossgeo.multilevel import Levels
-from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
+from lossgeo.numerics import choose_device, kernels, make_deterministic, numpy_generator
 from lossgeo.objective import Objective, mean_and_error
 from lossgeo.store import Group, Variable
+from lossgeo.tiles import MEASURED
+from lossgeo.views import random_directions
 
 DIFFERENCE_STEP = 0.1  # in units of the eigenplane's axes: the quadratic rises by rise / 100
-
-MEASURED = {
-    "loss": ("nats", "mean cross-entropy"),
-    "loss_se": ("nats", "standard error of the loss over the samples"),
-    "rise_se": ("nats", "standard error of loss minus loss at the centre, on the same samples"),
-    "accuracy": ("1", "fraction classified correctly"),
-}
 
 LEVELS = {  # of Levels
     "held_out": ("1", "random points that were predicted first (lines: over all directions)"),
@@ -33,25 +31,34 @@ LEVELS = {  # of Levels
     ),
 }
 
+Known = dict[str, np.ndarray] | None  # MEASURED (K, points) of K surfaces, where tiles have them
+
 
 def lines(
-    objective: Objective, point: probe.Point, settings: dict, estimator: str, seed: int
+    objective: Objective,
+    point: probe.Point,
+    settings: dict,
+    estimator: str,
+    seed: int,
+    known: Known = None,
 ) -> Group:
     """`directions` random lines through a point."""
-    alphas = surface.centred_grid(settings["lines"]["distance"], settings["lines"]["points"])
+    _, (alphas,) = views.layout("lines", settings)
     axes = random_directions(
         objective, point, settings["lines"]["directions"], settings, "line", seed
     )
-    generator = numpy_generator("line levels", seed)
-    values, levels = multilevel.lines(
-        objective,
-        point.theta,
-        axes,
-        alphas,
-        estimator=estimator,
-        stencils=settings["stencils"],
-        generator=generator,
-    )
+    if known:
+        values, levels = tiles.whole(known, [alphas])
+    else:
+        values, levels = multilevel.lines(
+            objective,
+            point.theta,
+            axes,
+            alphas,
+            estimator=estimator,
+            stencils=settings["stencils"],
+            generator=numpy_generator("line levels", seed),
+        )
     dims = ("direction", "alpha")
     group = surface_group(point, values, [levels] * len(axes), dims, {"alpha": alphas}, {})
     forms = sample_curvatures(objective, point, axes)
@@ -61,21 +68,27 @@ def lines(
 
 
 def planes(
-    objective: Objective, point: probe.Point, settings: dict, estimator: str, seed: int
+    objective: Objective,
+    point: probe.Point,
+    settings: dict,
+    estimator: str,
+    seed: int,
+    known: Known = None,
 ) -> Group:
     """`count` planes through a point, each spanned by two random directions of its own."""
-    alphas = surface.centred_grid(settings["planes"]["distance"], settings["planes"]["points"])
+    _, grid = views.layout("planes", settings)
     spans = random_directions(
         objective, point, 2 * settings["planes"]["count"], settings, "plane", seed
     )
     pairs = list(zip(spans[::2], spans[1::2], strict=True))
     measured = [
-        multilevel.plane(
+        known_plane(known, index, grid)
+        if known
+        else multilevel.plane(
             objective,
             point.theta,
             *pair,
-            alphas,
-            alphas,
+            *grid,
             estimator=estimator,
             stencils=settings["stencils"],
             generator=numpy_generator("plane levels", seed, index),
@@ -88,7 +101,7 @@ def planes(
         values,
         [levels for _, levels in measured],
         ("plane", "alpha", "beta"),
-        {"alpha": alphas, "beta": alphas},
+        dict(zip(("alpha", "beta"), grid, strict=True)),
         {},
     )
     cosines = np.array([directions.cosine(*pair) for pair in pairs])
@@ -105,29 +118,28 @@ def eigenplane(
     estimator: str,
     seed: int,
     hessian: Group,
+    known: Known = None,
 ) -> Group:
     """The plane of the two top Hessian eigenvectors: alpha goes along the first.
 
-    Its unit along the eigenvector of lambda is sqrt(2 rise / lambda), where the quadratic has risen
-    by `rise`: the axes then show every model at the scale of its own curvature. (1 if lambda <= 0.)
+    Its unit along an eigenvector is where the quadratic has risen by `rise` (`views.eigen_axes`):
+    the axes then show every model at the scale of its own curvature.
     """
-    alphas = surface.centred_grid(
-        settings["eigenplane"]["distance"], settings["eigenplane"]["points"]
-    )
-    vectors = torch.from_numpy(hessian.variables["eigenvectors"].values)[:2]
+    _, grid = views.layout("eigenplane", settings)
     top = hessian.variables["top_eigenvalues"].values[:2]
-    scales = [np.sqrt(2 * settings["rise"] / value) if value > 0 else 1.0 for value in top]
-    axes = [float(scale) * vector for scale, vector in zip(scales, vectors, strict=True)]
-    values, levels = multilevel.plane(
-        objective,
-        point.theta,
-        *axes,
-        alphas,
-        alphas,
-        estimator=estimator,
-        stencils=settings["stencils"],
-        generator=numpy_generator("eigenplane levels", seed),
-    )
+    axes, scales = views.eigen_axes(hessian, settings["rise"])
+    if known:
+        values, levels = known_plane(known, 0, grid)
+    else:
+        values, levels = multilevel.plane(
+            objective,
+            point.theta,
+            *axes,
+            *grid,
+            estimator=estimator,
+            stencils=settings["stencils"],
+            generator=numpy_generator("eigenplane levels", seed),
+        )
     attributes = {"cosine": directions.cosine(*axes)}
     for name, axis, value, scale in zip(("alpha", "beta"), axes, top, scales, strict=True):
         second = surface.second_difference(objective, point.theta, axis, DIFFERENCE_STEP)
@@ -141,11 +153,20 @@ def eigenplane(
         {name: values[name][np.newaxis] for name in MEASURED},
         [levels],
         ("plane", "alpha", "beta"),
-        {"alpha": alphas, "beta": alphas},
+        dict(zip(("alpha", "beta"), grid, strict=True)),
         attributes,
     )
     forms = sample_curvatures(objective, point, axes).unsqueeze(0)
     return Group({**group.variables, **curvature_of_planes(forms)}, group.attributes)
+
+
+def known_plane(
+    known: dict[str, np.ndarray], index: int, grid: Sequence[np.ndarray]
+) -> tuple[dict[str, np.ndarray], Levels]:
+    """What `multilevel.plane` returns, of one of K planes that tiles have."""
+    one = {name: values[index : index + 1] for name, values in known.items()}
+    values, levels = tiles.whole(one, grid)
+    return {name: row.reshape([len(axis) for axis in grid]) for name, row in values.items()}, levels
 
 
 def sample_curvatures(
@@ -173,21 +194,6 @@ def curvature_of_planes(forms: torch.Tensor) -> dict[str, Variable]:
         **curvature("curvature", ("plane",), forms.mean(1)),
         **curvature("axis_curvature", ("plane", "axis"), forms),
     }
-
-
-def random_directions(
-    objective: Objective, point: probe.Point, count: int, settings: dict, purpose: str, seed: int
-) -> list[torch.Tensor]:
-    """The run's own directions: the same draws at each of its points, normalised to each."""
-    return [
-        directions.random_direction(
-            point.theta,
-            objective.layout,
-            settings["normalization"],
-            generator=torch_generator(purpose, seed, index),
-        )
-        for index in range(count)
-    ]
 
 
 def surface_group(
@@ -218,23 +224,43 @@ def surface_group(
     return Group(variables, {"status": point.status, "step": point.step, **attributes})
 
 
+def write(snakemake, groups: dict[str, Group], **identity) -> None:
+    """As `probe.write`, and of the tiles on which kernels they were computed.
+
+    Nothing else is said of tiles: how points are cut changes no byte of the file.
+    """
+    inputs, device = snakemake.input, choose_device(snakemake.config["device"])
+    found = {kernels(device), *(store.attributes(file)["kernels"] for file in inputs.tiles)}
+    attributes = store.provenance(
+        snakemake.params.config,
+        snakemake.params.code,
+        {role: sha256(inputs.get(role)) for role in ("snapshots", "hessian")},
+        kernels="; ".join(sorted(found)),
+        **identity,
+    )
+    store.write(snakemake.output[0], groups, attributes)
+
+
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, snapshots = probe.config_of(snakemake), snakemake.input.snapshots
     identity = probe.run_identity(snapshots)
     settings, estimator, seed = config["landscape"], config["estimator"], identity["seed"]
     objective = probe.load_objective(snakemake.input.data, config, **config["objective"], seed=seed)
+    files = snakemake.input.tiles
+    joined = tiles.join(files, config["points"], settings) if files else {}
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name)
         hessian = store.read(snakemake.input.hessian, name)
+        known, args = joined.get(name, {}), (objective, point, settings, estimator, seed)
         groups |= {
-            f"{name}/lines": lines(objective, point, settings, estimator, seed),
-            f"{name}/planes": planes(objective, point, settings, estimator, seed),
-            f"{name}/eigenplane": eigenplane(objective, point, settings, estimator, seed, hessian),
+            f"{name}/lines": lines(*args, known.get("lines")),
+            f"{name}/planes": planes(*args, known.get("planes")),
+            f"{name}/eigenplane": eigenplane(*args, hessian, known.get("eigenplane")),
         }
         job.tell(f"{name} ({point.status}): lines, planes and eigenplane measured")
-    probe.write(
+    write(
         snakemake,
         groups,
         **identity,

@@ -146,6 +146,10 @@ def check_target(config: Mapping, names: Mapping[str, str], stage: str | None = 
         _check_name(kind, names[kind], dict.fromkeys(getattr(run, kind) for run in runs), of)
         runs = [run for run in runs if getattr(run, kind) == names[kind]]
         of = f" of {names[kind]}{of}"
+    if "tile" in names:
+        found = f"{names['tile']}-of-{names['tiles']}"
+        known = [f"{tile}-of-{tiles}" for *_, tile, tiles in study.get_tiles(config)]
+        _check_name("tile", found, dict.fromkeys(known))
     seeds = [names[key].removeprefix("seed") for key in ("seed", "a", "b") if key in names]
     if fork:
         seeds.pop()
@@ -464,6 +468,12 @@ def _check_optimizers(config: Mapping) -> None:
 
 def _check_grids(config: Mapping) -> None:
     landscape = config["landscape"]
+    if landscape["tiles"] > 1 and config["estimator"] != "full":
+        raise ConfigError(
+            f"config key landscape.tiles: found {landscape['tiles']} with estimator: "
+            f"{config['estimator']}, expected 1: which points are evaluated is one decision for a "
+            "whole surface; set estimator: full to cut surfaces into tiles"
+        )
     for key, points in {
         "landscape.lines.points": landscape["lines"]["points"],
         "landscape.planes.points": landscape["planes"]["points"],

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from lossgeo.operations import family, work
+from lossgeo.operations import LIKE, family, work
 
 JOBS = ("rule", "job", "family", "operations", "core_seconds", "peak_mb")
 RATES = ("rule", "family", "overhead_s", "seconds_per_teraop", "peak_mb", "jobs", "operations")
@@ -70,15 +70,19 @@ def expect(jobs: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
 
     A family that was not measured goes by the rule's dearest rate, and so does a user's model,
     whose operations are not known: it counts as the largest job that was measured (`guess`). A rule
-    that was never measured counts as nothing, and is marked as well.
+    that was never measured goes by one that does the same (`operations.LIKE`), or counts as
+    nothing, and is marked as well.
     """
     known = rates.set_index(["rule", "family"])
     seconds, memory, guess = [], [], []
     for _, one in jobs.iterrows():
         cell = (one["rule"], one["family"])
-        found = known.loc[cell] if cell in known.index else None
-        if found is None and (rates["rule"] == one["rule"]).any():
-            of_rule = rates[rates["rule"] == one["rule"]]
+        rule = one["rule"]
+        if not (rates["rule"] == rule).any():
+            rule = LIKE.get(rule, rule)
+        found = known.loc[rule, one["family"]] if (rule, one["family"]) in known.index else None
+        if found is None and (rates["rule"] == rule).any():
+            of_rule = rates[rates["rule"] == rule]
             found = of_rule.loc[of_rule["seconds_per_teraop"].idxmax()]
         if found is None:
             seconds.append(0.0)
@@ -141,6 +145,8 @@ def _section(results: Path, rule: str, names: Sequence[str]) -> dict | None:
     if rule == "fork":
         names = "/".join(names).replace("-fork", "/fork").split("/")
         path = results.joinpath("runs", *names).with_suffix(".h5")
+    elif rule == "tile":
+        path = results.joinpath("runs", *names[:-1], "tiles", f"{names[-1]}.h5")
     else:
         kind = "pairs" if names and "-" in names[-1] else "runs"
         path = results.joinpath(kind, *names, f"{stem}.h5")

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 SIZES = {"train": 60_000, "test": 10_000}  # where the config takes all samples: those of MNIST
 PIXELS, CLASSES = 784, 10
 BACKWARD = 3  # forward and backward pass, in forward passes
+# a rule that was never measured -> one that does the same, by whose rates its jobs go
+LIKE = {"tile": "landscape"}
 
 
 def operations_per_sample(spec: Mapping) -> float:
@@ -58,6 +60,8 @@ def passes(rule: str, section: Mapping) -> float:
         )
     if rule == "landscape":
         return points * samples * 100
+    if rule == "tile":
+        return points * samples * _grid_points(section["landscape"]) / section["tiles"]
     if rule == "flatness":
         settings = section["flatness"]
         draws = settings["draws"] * (2 * len(settings["radii"]) + 1)
@@ -90,3 +94,10 @@ def family(section: Mapping) -> str:
 def work(rule: str, section: Mapping) -> float:
     """Operations of a job of a rule, by its section of the config; NaN for a user's model."""
     return passes(rule, section) * operations_per_sample(section["model"])
+
+
+def _grid_points(landscape: Mapping) -> int:
+    """Those of all lines and planes through a point."""
+    lines, planes = landscape["lines"], landscape["planes"]
+    points = planes["count"] * planes["points"] ** 2 + landscape["eigenplane"]["points"] ** 2
+    return lines["directions"] * lines["points"] + points

@@ -76,10 +76,21 @@ def hessian(config: Mapping, wildcards) -> Section:
 
 
 def landscape(config: Mapping, wildcards) -> Section:
-    """Of a run's lines and planes; how deep a minimum counts is the table's."""
-    settings = {key: value for key, value in config["landscape"].items() if key != "persistence"}
+    """Of a run's lines and planes; how deep a minimum counts is the table's.
+
+    Into how many tiles they are cut changes no number.
+    """
+    settings = _without(config["landscape"], "persistence", "tiles")
     return of_points(
         config, wildcards, "landscape", landscape=settings, estimator=config["estimator"]
+    )
+
+
+def tile(config: Mapping, wildcards) -> Section:
+    """Of one of the tiles of a run's lines and planes, which are evaluated at all their points."""
+    settings = _without(config["landscape"], "persistence", "tiles", "stencils")
+    return of_points(config, wildcards, "landscape", landscape=settings) | plain(
+        tile=int(wildcards.tile), tiles=int(wildcards.tiles)
     )
 
 
@@ -177,3 +188,8 @@ def figure(config: Mapping, wildcards, name: str, stages: Sequence[str]) -> Sect
     if {"connectivity", "instability"} & set(stages):
         shown["connected_points"] = study.get_shown_points(config, wildcards.experiment)
     return plain(figure=name, experiment=shown, style=config["figures"])
+
+
+def _without(section: Mapping, *names: str) -> Section:
+    """A section of the config but for some of its entries."""
+    return {key: value for key, value in section.items() if key not in names}

@@ -28,6 +28,16 @@ class Pair(NamedTuple):
     b: str  # "seed1"; or "fork2", which shares the first 2 epochs with a
 
 
+class Tile(NamedTuple):
+    """One of the tiles into which the surfaces of a run are cut."""
+
+    model: str
+    optimizer: str
+    seed: int
+    tile: int  # from 1 on
+    tiles: int  # how many there are
+
+
 def get_seeds(config: Mapping, model: str) -> list[int]:
     """The seeds of a model's runs: those of the study, or the first so many of them."""
     return config["seeds"][: config["models"][model].get("seeds")]
@@ -38,6 +48,15 @@ def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
     return [
         Run(*cell, seed) for cell in _cells(config, stage) for seed in get_seeds(config, cell[0])
     ]
+
+
+def get_tiles(config: Mapping) -> list[Tile]:
+    """The tiles of every run whose surfaces are measured; none where they are not cut."""
+    tiles = config["landscape"]["tiles"]
+    if tiles == 1:
+        return []
+    runs = get_runs(config, "landscape")
+    return [Tile(*run, tile, tiles) for run in runs for tile in range(1, tiles + 1)]
 
 
 def get_epochs(config: Mapping, model: str, optimizer: str) -> int:

@@ -213,6 +213,13 @@ def test_components_need_snapshots(config):
     check(config)
 
 
+def test_levels_are_not_cut_into_tiles(config):
+    config["landscape"]["tiles"] = 16
+    refused(config, "landscape.tiles", "found 16", "multilevel", "expected 1", "estimator: full")
+    config["estimator"] = "full"
+    check(config)
+
+
 def test_landscapes_need_the_hessian(config):
     config["experiments"]["optimizer"]["stages"] = ["landscape"]
     refused(config, "experiments.optimizer.stages", "landscape without hessian", "both")
@@ -649,6 +656,18 @@ def test_what_the_study_has_may_be_asked_for(config):
         names = {"seed": fork.a.removeprefix("seed"), "epoch": fork.b.removeprefix("fork")}
         checks.check_target(config, {**fork._asdict(), **names, "a": "seed0"}, "instability")
     checks.check_target(config, {"experiment": "fork"})
+
+
+def test_a_tile_that_surfaces_are_not_cut_into_is_outside_the_study(config):
+    config["landscape"]["tiles"] = 3
+    for tile in study.get_tiles(config):
+        names = {name: str(value) for name, value in tile._asdict().items()}
+        checks.check_target(config, names, "landscape")
+    with pytest.raises(ConfigError, match="found the tile '1-of-4', expected one of: 1-of-3, 2-"):
+        checks.check_target(config, names | {"tile": "1", "tiles": "4"}, "landscape")
+    config["landscape"]["tiles"] = 1
+    with pytest.raises(ConfigError, match="found the tile '3-of-3', but there is none"):
+        checks.check_target(config, names, "landscape")
 
 
 # Overlays

@@ -77,6 +77,48 @@ def test_what_was_not_measured_is_a_guess():
     assert expected["guess"].all()
 
 
+def test_a_rule_that_was_never_measured_goes_by_one_that_does_the_same():
+    measured = ("landscape", "mlp", 0, 3.0), ("landscape", "mlp", 1e12, 5.0)
+    asked = jobs(("tile", "mlp", 2e12, 0), ("tile", "own", np.nan, 0))
+    expected = costs.expect(asked, costs.fit(jobs(*measured)))
+    assert list(expected["expected_s"]) == pytest.approx([7.0, 5.0])
+    assert expected["guess"].all()
+    own = costs.fit(jobs(*measured, ("tile", "mlp", 0, 1.0)))
+    assert costs.expect(asked, own)["expected_s"].tolist() == pytest.approx([1.0, 1.0])
+
+
+TILE = {
+    "model": {"family": "mlp", "width": 8},
+    "data": {"train_samples": 1000, "test_samples": None},
+    "points": ["matched", "final"],
+    "objective": {"samples": 60},
+    "landscape": {
+        "lines": {"directions": 3, "points": 51},
+        "planes": {"count": 2, "points": 11},
+        "eigenplane": {"points": 5},
+    },
+    "tile": 2,
+    "tiles": 4,
+}
+
+
+def test_a_tile_passes_its_share_of_all_points_of_all_surfaces():
+    assert operations.passes("tile", TILE) == 2 * 60 * (3 * 51 + 2 * 11**2 + 5**2) / 4
+
+
+def test_measured_tiles_are_read_with_what_their_artefacts_say(tmp_path):
+    benchmark = tmp_path / "benchmarks" / "tile" / "mlp-8" / "sgd" / "seed0" / "2-of-4.tsv"
+    artefact = tmp_path / "runs" / "mlp-8" / "sgd" / "seed0" / "tiles" / "2-of-4.h5"
+    for path in (benchmark, artefact):
+        path.parent.mkdir(parents=True)
+    benchmark.write_text("s\th:m:s\tmax_rss\tcpu_time\n5.0\t0:00:05\t321.5\t4.5\n")
+    with h5py.File(artefact, "w") as file:
+        file.attrs["config"] = json.dumps(TILE)
+    (found,) = costs.measured(tmp_path).to_dict("records")
+    assert found["job"] == "mlp-8/sgd/seed0/2-of-4"
+    assert found["operations"] == operations.work("tile", TILE)
+
+
 def test_a_summary_holds_what_was_measured_against_what_was_expected():
     rates = costs.fit(jobs(("train", "mlp", 0, 10.0)))
     asked = jobs(("train", "mlp", 0, 0), ("train", "mlp", 0, 0)).drop(columns=["core_seconds"])
@@ -120,4 +162,5 @@ def test_every_rule_that_measures_has_a_cost():
     counted = re.findall(r'rule == "(\w+)"', Path(operations.__file__).read_text())
     assert set(counted) == measuring - {"alignment"}, "alignment passes no sample"
     committed = pd.read_csv(rules.parents[1] / "benchmarks" / "costs.csv")
-    assert measuring <= set(committed["rule"])
+    assert measuring <= {*committed["rule"], *operations.LIKE}
+    assert set(operations.LIKE.values()) <= set(committed["rule"])

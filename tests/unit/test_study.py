@@ -32,6 +32,18 @@ def test_runs_are_those_of_the_experiments_in_the_order_of_their_lists(config):
     assert len(set(runs)) == len(runs) == 20, "a run that two experiments share is trained once"
 
 
+def test_every_run_whose_surfaces_are_measured_has_as_many_tiles(config):
+    assert study.get_tiles(config) == []
+    config["landscape"]["tiles"] = 3
+    tiles = study.get_tiles(config)
+    runs = study.get_runs(config, "landscape")
+    assert [tile[:3] for tile in tiles[::3]] == [tuple(run) for run in runs]
+    assert [tile[3:] for tile in tiles[:3]] == [(1, 3), (2, 3), (3, 3)]
+    config["experiments"]["architecture"]["stages"] = ["hessian"]
+    config["experiments"]["optimizer"]["stages"] = ["hessian"]
+    assert study.get_tiles(config) == []
+
+
 def test_a_model_has_the_first_so_many_seeds(config):
     config["models"]["cnn-16"]["seeds"] = 3
     seeds = [run.seed for run in study.get_runs(config) if run.model == "cnn-16"]

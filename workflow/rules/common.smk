@@ -106,9 +106,11 @@ def get_file_digest(path):
 
 @cache
 def get_known(stage=None):
-    """The names in the files of every run, or of every run that `stage` measures, and of every pair."""
+    """The names in the files of every run, or of every run that `stage` measures, of every tile of
+    one, and of every pair."""
     runs = {(run.model, run.optimizer, str(run.seed)) for run in study.get_runs(config, stage)}
-    return runs | {*study.get_pairs(config), *study.get_forks(config)}
+    tiles = {tuple(map(str, tile)) for tile in study.get_tiles(config)}
+    return runs | tiles | {*study.get_pairs(config), *study.get_forks(config)}
 
 
 def check_target(wildcards, stage=None):
@@ -138,6 +140,13 @@ def get_run_files(file, stage=None):
         f"{RESULTS}/runs/{run.model}/{run.optimizer}/seed{run.seed}/{file}"
         for run in study.get_runs(config, stage)
     ]
+
+
+def get_tile_files(wildcards):
+    """The tiles of a run's surfaces, in their order; none where they are not cut."""
+    folder = f"{RESULTS}/runs/{wildcards.model}/{wildcards.optimizer}/seed{wildcards.seed}/tiles"
+    tiles = config["landscape"]["tiles"]
+    return [f"{folder}/{tile}-of-{tiles}.h5" for tile in range(1, tiles + 1)] if tiles > 1 else []
 
 
 def get_pair_files(pairs, file):
@@ -293,6 +302,14 @@ def get_jobs():
         (name, f"{run.model}/{run.optimizer}/seed{run.seed}", run._asdict())
         for name, stage in of_runs.items()
         for run in study.get_runs(config, stage)
+    ]
+    jobs += [
+        (
+            "tile",
+            f"{tile.model}/{tile.optimizer}/seed{tile.seed}/{tile.tile}-of-{tile.tiles}",
+            tile._asdict(),
+        )
+        for tile in study.get_tiles(config)
     ]
     jobs += [
         ("fork", f"{fork.model}/{fork.optimizer}/{fork.a}-{fork.b}", as_fork(fork))

@@ -2,6 +2,7 @@ rule landscape:
     input:
         snapshots=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/snapshots.h5",
         hessian=f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/hessian.h5",
+        tiles=get_tile_files,
         data=partial(get_data_of_run, stage="landscape"),
     output:
         f"{RESULTS}/runs/{{model}}/{{optimizer}}/seed{{seed}}/landscape.h5",

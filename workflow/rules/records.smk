@@ -57,7 +57,9 @@ class ResultsPersistence(FilePersistence):
         if not is_recorded(job):
             return super()._input_changed(job, file)
         record = self._record(str(file))
-        return record is not None and list(record.inputs) != get_recorded_inputs(job.input)
+        if record is None:
+            return False
+        return without_tiles(record.inputs) != without_tiles(get_recorded_inputs(job.input))
 
     def input_checksums(self, job, input_path):
         if not is_recorded(job):
@@ -109,6 +111,11 @@ def is_recorded(job):
 def get_recorded_inputs(files):
     """The inputs of a job that have records, relative to the results."""
     return list(records.tracked(files, RESULTS, study.get_data_folder(config)))
+
+
+def without_tiles(names):
+    """All inputs but tiles: into how many surfaces were cut does not make them others."""
+    return [name for name in names if Path(name).parent.name != "tiles"]
 
 
 if workflow.workflow_settings.persistence_backend.name != "FILE":
