@@ -59,7 +59,8 @@ def passes(rule: str, section: Mapping) -> float:
             for size, count in zip(at["samples"], at["subsets"], strict=True)
         )
     if rule == "landscape":
-        return points * samples * 100
+        is_full = section.get("estimator") == "full"
+        return points * samples * (_grid_points(section["landscape"]) if is_full else 100)
     if rule == "tile":
         return points * samples * _grid_points(section["landscape"]) / section["tiles"]
     if rule == "flatness":

@@ -43,7 +43,9 @@ class Progress(logging.Handler):
         if self.bar is None:
             return
         if event == "JOB_FINISHED":
-            self.bar.update(self.waiting.pop(record.job_id, 0.0))
+            self.waiting.pop(record.job_id, None)
+            left = min(sum(self.waiting.values()), self.bar.total)
+            self.bar.update(self.bar.total - left - self.bar.n)  # not by sums, which round
         if self.is_live:
             self.bar.set_postfix_str(self.line(), refresh=True)
         elif event == "PROGRESS" and self.bar.n >= self.said + EVERY * self.bar.total:
