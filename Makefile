@@ -40,7 +40,7 @@ test: .venv/.ready
 
 # On a Slurm of two nodes that it starts here, and ends: with its log. Needs root; says so where not.
 test-slurm: .venv/.ready
-	.venv/bin/python -m pytest -s -rs tests/workflow/test_slurm.py
+	TEST_SLURM=1 .venv/bin/python -m pytest -s -rs tests/workflow/test_slurm.py
 
 # Twenty kills of a study, at random, and what comes of it: ten minutes.
 torture: .venv/.ready

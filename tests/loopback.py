@@ -1,7 +1,8 @@
 """A Slurm cluster of two nodes on this machine: munged, slurmctld and two slurmd on loopback.
 
-For tests of what a cluster does. It needs root, and Debian's packages slurm-wlm and munge, which it
-installs where apt-get is at hand. A machine that has a Slurm of its own is left alone.
+For tests of what a cluster does. It needs root, Debian's packages slurm-wlm and munge, which it
+installs where apt-get is at hand, and /etc/slurm/slurm.conf: so it is only started where TEST_SLURM
+says so. A machine that has a Slurm of its own is left alone.
 """
 
 import os
@@ -52,17 +53,26 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         wait_for(lambda: states() == dict.fromkeys(NODES, "IDLE"), "the nodes to be idle")
         yield found
     finally:
+        CONFIG.unlink(missing_ok=True)
+        for node in NODES:
+            end_jobs(node)
         for process in reversed(found.processes.values()):
             end(process)
-        CONFIG.unlink()
 
 
 def install() -> None:
     """Have Slurm, or raise NoSlurm."""
+    if not os.environ.get("TEST_SLURM"):
+        raise NoSlurm(
+            "nobody asked for it: `make test-slurm`, or TEST_SLURM=1 (it installs packages)"
+        )
     if os.geteuid() != 0:
         raise NoSlurm("this is not root, and Slurm's daemons need to be")
     if CONFIG.exists() and OURS not in CONFIG.read_text():
         raise NoSlurm(f"{CONFIG} is there: this machine has a Slurm of its own")
+    CONFIG.unlink(missing_ok=True)  # one of ours, left by a test that was killed
+    if os.environ.get("SLURM_CONF") or (shutil.which("sinfo") and not call("sinfo").returncode):
+        raise NoSlurm("this machine belongs to a Slurm cluster")
     if all(map(shutil.which, PROGRAMS)):
         return
     if not shutil.which("apt-get"):
@@ -133,10 +143,16 @@ def start(found: Cluster, name: str, *command: str) -> None:
 def kill_node(found: Cluster, node: str) -> None:
     """End a node's daemon and all that it had started, as when it loses its power."""
     process = found.processes.pop(node)
-    for pid in [process.pid, *jobs_of(node)]:
+    with_no_mercy(process.pid)
+    end_jobs(node)
+    process.wait()
+
+
+def end_jobs(node: str) -> None:
+    """Kill what a node's daemon has started: it would go on without the daemon."""
+    for pid in jobs_of(node):
         for one in (pid, *descendants(pid)):
             with_no_mercy(one)
-    process.wait()
 
 
 def jobs_of(node: str) -> list[int]:

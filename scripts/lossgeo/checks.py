@@ -14,13 +14,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import distributions
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lossgeo import digest, memory, records, study
+from lossgeo import digest, memory, study
 from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx
 
 MOST = 10**9  # of what is counted
@@ -170,8 +171,8 @@ def check_models(
     """Raise ConfigError for a user's model that cannot be probed, or a device that is not there.
 
     Each model has `limit` seconds. Models that were found to be good are not tried again until
-    they, what tries them, or torch is another: `code` has the digests of each one's factory, by
-    the model's name. One without is tried on every call.
+    they, what tries them, or any installed package is another: `code` has the digests of each one's
+    factory, by the model's name. One without is tried on every call.
     """
     models = {name: spec for name, spec in config["models"].items() if "factory" in spec}
     has_device = config["device"].startswith("cuda")
@@ -189,7 +190,7 @@ def check_models(
         work()
     elif models:
         own = digest.code_digests(Path(__file__).with_name("trial.py"), Path(__file__).parents[1])
-        packages = records.versions(["torch", "numpy"])
+        packages = sorted(f"{found.name} {found.version}" for found in distributions())
         known = [steps, shape, {name: code[name] for name in models}, own, packages, sys.version]
         memory.recall(memory.key_of(json.dumps(known)), work)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lossgeo import records
 from lossgeo.digest import file_digest, find_folder, imports
+from lossgeo.kernels import are_portable
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def begin(snakemake) -> None:
     sys.path.insert(0, str(scripts))
     code, packages = _find_code(snakemake.params.get("code", {}), scripts)
     params = json.loads(json.dumps(dict(snakemake.params.items())))
+    if params.get("config", {}).get("portable") and not are_portable():
+        sys.exit(
+            "portable: found other environment variables than lossgeo.kernels.PORTABLE, expected "
+            "those: something between Snakemake and this job has dropped or changed them"
+        )
     _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, packages, _verified(snakemake), params)
     _check_code(_job)
 

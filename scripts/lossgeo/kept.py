@@ -45,7 +45,7 @@ def graph_bytes(make: Callable[[], object], shared: Iterable[Tensor] = ()) -> in
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
         alive.append(storage)
-        return tensor
+        return tensor.detach()  # an operation's own result would keep its graph alive for good
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
         make()

@@ -7,10 +7,15 @@ Plain Python: the workflow imports it on every call, so it must not import torch
 """
 
 import os
+import platform
 from collections.abc import Mapping
 
-# What the CPU has beyond SSE4.1, by the names of glibc, whose exp and log have variants as well.
-_BEYOND = ("AVX", "AVX2", "AVX512F", "AVX512VL", "AVX512BW", "FMA", "FMA4", "ERMS", "BMI1", "BMI2")
+# What the CPU has beyond SSE4.1, by the names of glibc, whose exp and log have variants as well;
+# those with _Usable are of versions before 2.33.
+_BEYOND = (
+    *("AVX", "AVX2", "AVX512F", "AVX512VL", "AVX512BW", "FMA", "FMA4", "ERMS", "BMI1", "BMI2"),
+    *("AVX_Usable", "AVX2_Usable", "AVX512F_Usable", "FMA_Usable", "FMA4_Usable"),
+)
 
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "default",  # torch's own kernels
@@ -24,4 +29,6 @@ PORTABLE = {
 
 def are_portable(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether a process with these variables computes with the kernels of every x86-64 CPU."""
-    return all(environment.get(name) == value for name, value in PORTABLE.items())
+    return platform.machine() in ("x86_64", "AMD64") and all(
+        environment.get(name) == value for name, value in PORTABLE.items()
+    )

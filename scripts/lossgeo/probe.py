@@ -34,9 +34,11 @@ class Point:
 
 def config_of(snakemake) -> dict:
     """A job's section of the config; its device, by which results differ in rounding alone; and
-    the memory for its graphs, GB, by which they do not differ.
+    the memory for its graphs, GB, by which they do not differ: half of what the job may take, at
+    most.
     """
-    return snakemake.params.config | {name: snakemake.config[name] for name in ("device", "memory")}
+    memory = min(snakemake.config["memory"], snakemake.resources.mem_mb / 2000)
+    return snakemake.params.config | {"device": snakemake.config["device"], "memory": memory}
 
 
 def load_split(

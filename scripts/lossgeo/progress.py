@@ -37,6 +37,12 @@ class Progress(logging.Handler):
         self.jobs = self.said = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._follow(record)
+        except Exception:  # a line that cannot be drawn ends no study
+            self.handleError(record)
+
+    def _follow(self, record: logging.LogRecord) -> None:
         event = getattr(getattr(record, "event", None), "name", "")
         if event == "RUN_INFO" and self.bar is None:
             self._start()

@@ -141,12 +141,12 @@ def fault(record: Record, path: Path | str, results: Path | str) -> str | None:
 def upgraded(record: Record, now: Mapping[str, str]) -> str | None:
     """Which packages had another version than `now` when a file was made, in words; None: none.
 
-    A local version (torch 2.0+cpu) is one of that version.
+    A local version (torch 2.0+cpu) is one of that version; two of them (+cpu, +cu130) differ.
     """
     changed = [
         f"{name} {was} then, {now[name]} now"
         for name, was in record.versions.items()
-        if name in now and now[name] not in (was, was.partition("+")[0])
+        if name in now and not _are_same(was, now[name])
     ]
     return f"other packages: {', '.join(changed)}" if changed else None
 
@@ -216,6 +216,13 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _are_same(was: str, now: str) -> bool:
+    """Whether two versions are the same, as far as both say which."""
+    if "+" in was and "+" in now:
+        return was == now
+    return was.partition("+")[0] == now.partition("+")[0]
 
 
 def _measure(path: Path) -> tuple[int, int]:

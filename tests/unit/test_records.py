@@ -114,6 +114,8 @@ def test_an_upgraded_package_is_named(made):
     assert upgraded(older, {"numpy": "2.0"}) == "other packages: numpy 1.0 then, 2.0 now"
     of_cpu = record._replace(versions={"torch": "2.0+cpu"})
     assert upgraded(of_cpu, {"torch": "2.0"}) is None
+    assert upgraded(record._replace(versions={"torch": "2.0"}), {"torch": "2.0+cpu"}) is None
+    assert upgraded(of_cpu, {"torch": "2.0+cu130"}) is not None
     assert upgraded(of_cpu, {"torch": "2.1"}) == "other packages: torch 2.0+cpu then, 2.1 now"
 
 

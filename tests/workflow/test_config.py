@@ -106,6 +106,11 @@ def test_a_bad_registry_stops_before_any_job(fresh):
     assert not (fresh / "results").exists()
 
 
+def test_a_factory_that_is_no_python_is_named_in_one_line(fresh):
+    (fresh / "my_models.py").write_text("def two_layers(:\n")
+    assert_one_line(snakemake(fresh, "--dry-run"), "config key models.own: ", "my_models")
+
+
 def test_a_factory_without_source_is_refused(fresh):
     """Nobody could tell when it has changed."""
     with zipfile.ZipFile(fresh / "zipped.zip", "w") as file:

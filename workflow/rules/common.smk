@@ -92,11 +92,17 @@ def get_code(script, model=None, module=None):
 
 
 def get_factory_code(config, model):
-    """Digests of a model's factory and of what it imports; none where that has no source."""
+    """Digests of a model's factory and of what it imports; none where that has no source.
+
+    Nor where that is no Python: what tries the model says so.
+    """
     factory = config["models"][model].get("factory")
     if factory is None:
         return {}
-    return digest.factory_digests(factory.partition(":")[0], [Path.cwd(), *sys.path])
+    try:
+        return digest.factory_digests(factory.partition(":")[0], [Path.cwd(), *sys.path])
+    except (SyntaxError, ValueError):
+        return {}
 
 
 def get_file_digest(path):
@@ -157,6 +163,12 @@ def get_pair_files(pairs, file):
 def get_aligned_pairs():
     """The pairs of seeds that are aligned, if any are."""
     return study.get_pairs(config) if ALIGNED & set(config["connectivity"]["rungs"]) else []
+
+
+def get_curved_pairs():
+    """The pairs of seeds that are connected by curves, if any are."""
+    is_curved = {"curve", "aligned_curve"} & set(config["connectivity"]["rungs"])
+    return study.get_pairs(config) if is_curved else []
 
 
 def get_snapshots(wildcards):
@@ -315,10 +327,10 @@ def get_jobs():
         ("fork", f"{fork.model}/{fork.optimizer}/{fork.a}-{fork.b}", as_fork(fork))
         for fork in study.get_forks(config)
     ]
-    seeds, rungs = study.get_pairs(config), set(config["connectivity"]["rungs"])
+    seeds = study.get_pairs(config)
     of_pairs = {
         "alignment": get_aligned_pairs(),
-        "curve": seeds if rungs & {"curve", "aligned_curve"} else [],
+        "curve": get_curved_pairs(),
         "connectivity": seeds + study.get_forks(config),
         "planes": study.get_planes(config),
     }

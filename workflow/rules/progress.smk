@@ -18,10 +18,12 @@ def get_expected():
 def count_jobs():
     """How many jobs run, and how many have failed; a group counts as the jobs in it."""
     scheduler = workflow.scheduler
-    return tuple(sum(len(job) for job in jobs) for jobs in (scheduler.running, scheduler.failed))
+    found = (list(scheduler.running), list(scheduler.failed))
+    return tuple(sum(len(job) for job in jobs) for jobs in found)
 
 
-if workflow.is_main_process and not workflow.dryrun:
+is_quiet = {"ALL", "PROGRESS"} & {what.name for what in workflow.output_settings.quiet or ()}
+if workflow.is_main_process and not workflow.dryrun and not is_quiet:
     _progress = progress.Progress(get_expected, count_jobs, sys.stderr)
     for handler in the_log.handlers:
         handler.addFilter(_progress.before)

@@ -22,6 +22,11 @@ MADE_FROM = {
     "alignment": get_pair_files(get_aligned_pairs(), "alignment.h5"),
     "instability": get_pair_files(study.get_forks(config), "connectivity.h5"),
 }
+OTHERS = [  # that no other table reads
+    *(f"{RESULTS}/runs/{f.model}/{f.optimizer}/{f.a}/{f.b}.h5" for f in study.get_forks(config)),
+    *(get_pair_files(study.get_planes(config), "planes.h5")),
+    *(get_pair_files(get_curved_pairs(), "curve.h5")),
+]
 MADE_FROM["kernels"] = sorted(
     {path for files in MADE_FROM.values() for path in files if path.endswith(".h5")}
 )
