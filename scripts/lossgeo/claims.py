@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from lossgeo.prediction import leave_one_out_gain
 from lossgeo.registry import EFFECTS
@@ -225,7 +225,7 @@ def _tau(endpoint: Mapping, quantities: Mapping, tables: Tables) -> _Sample:
     def effect(smallest: float, rng: np.random.Generator) -> Effect:
         found = cluster_effect(of_means, len(seeds), smallest, rng=rng)
         x, y = np.array([(x.mean(), y.mean()) for _, x, y in arrays]).T
-        p, n = float(stats.kendalltau(x, y).pvalue), len(arrays)
+        p, n = float(scipy.stats.kendalltau(x, y).pvalue), len(arrays)
         return found._replace(n=n, p=p, p_floor=2 / math.factorial(n), p_equivalent=math.nan)
 
     return _Sample(effect, "models", circular, lost)

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from scipy.signal import savgol_filter
+import scipy
 
 from lossgeo.statistics import share_interval
 
@@ -255,5 +255,5 @@ def _roughness(loss: np.ndarray) -> float:
         return np.nan
     smooth = loss
     for axis in range(loss.ndim):
-        smooth = savgol_filter(smooth, window_length=5, polyorder=3, axis=axis)
+        smooth = scipy.signal.savgol_filter(smooth, window_length=5, polyorder=3, axis=axis)
     return float(np.sqrt(np.mean((loss - smooth) ** 2)) / np.ptp(loss))

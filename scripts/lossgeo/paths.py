@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from lossgeo.objective import Objective, mean_and_error, sample_logits, score
@@ -98,7 +98,7 @@ def temper(logits: Tensor, targets: Tensor) -> tuple[np.ndarray, Tensor]:
         def losses(log_temperature: float, one: Tensor = one) -> Tensor:
             return score(one / np.exp(log_temperature), targets)[0]
 
-        best = minimize_scalar(
+        best = scipy.optimize.minimize_scalar(
             lambda x, losses=losses: float(losses(x).mean()),
             bounds=(np.log(COLDEST), np.log(HOTTEST)),
             method="bounded",

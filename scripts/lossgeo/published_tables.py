@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from lossgeo import store
 from lossgeo.tables import MEASURED, identity_of
@@ -67,7 +67,7 @@ def _lines(group: store.Group) -> dict:
         "line_start_distance": found["distance"].mean(),
         "line_start_rise": found["start"].mean() - minimum,
         "line_lowest_rise": found["loss"].min() - minimum,
-        "line_range": float(stats.gmean(ranges)),
+        "line_range": float(scipy.stats.gmean(ranges)),
     }
 
 

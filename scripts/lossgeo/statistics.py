@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy  # whose parts are imported when they are used: stats takes a second
 
 LEVEL = 0.95
 RESAMPLES = 1999  # of a bootstrap, and of a permutation test over clusters
@@ -53,9 +53,8 @@ def mean_interval(values: np.ndarray, level: float = LEVEL, *, log: bool = False
     mean = values.mean() if n else np.nan
     low = high = np.nan
     if n > 1:
-        low, high = mean + np.array([-1, 1]) * stats.t.ppf((1 + level) / 2, n - 1) * stats.sem(
-            values
-        )
+        quantile = scipy.stats.t.ppf((1 + level) / 2, n - 1)
+        low, high = mean + np.array([-1, 1]) * quantile * scipy.stats.sem(values)
     back = np.exp if log else float
     return Interval(float(back(mean)), float(back(low)), float(back(high)), n)
 
@@ -67,7 +66,7 @@ def share_interval(count: int, n: int, level: float = LEVEL) -> tuple[float, flo
     """
     if not n:
         return np.nan, np.nan
-    found = stats.binomtest(count, n).proportion_ci(level, method="exact")
+    found = scipy.stats.binomtest(count, n).proportion_ci(level, method="exact")
     return float(found.low), float(found.high)
 
 
@@ -96,13 +95,13 @@ def mean_effect(values: np.ndarray, smallest: float, *, rng: np.random.Generator
     values = values[np.isfinite(values)]
     if n < 2:
         return Effect(mean, low, high, n, "t")
-    flipped = stats.permutation_test(
+    flipped = scipy.stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=FLIPS, vectorized=True, rng=rng
     )
     if np.ptp(values) > 1e-12 * np.abs(values).max():
         inside = max(
-            stats.ttest_1samp(values, -smallest, alternative="greater").pvalue,
-            stats.ttest_1samp(values, smallest, alternative="less").pvalue,
+            scipy.stats.ttest_1samp(values, -smallest, alternative="greater").pvalue,
+            scipy.stats.ttest_1samp(values, smallest, alternative="less").pvalue,
         )
     else:  # no scatter but that of rounding: t would be 0 / 0, or infinite
         inside = float(abs(mean) >= smallest)
@@ -119,7 +118,7 @@ def share_effect(inside: np.ndarray, share: float) -> Effect:
     if not n:
         return Effect(math.nan, math.nan, math.nan, 0, "exact binomial")
     low, high = share_interval(count, n)
-    p, *floors = (float(stats.binomtest(k, n, share).pvalue) for k in (count, 0, n))
+    p, *floors = (float(scipy.stats.binomtest(k, n, share).pvalue) for k in (count, 0, n))
     return Effect(count / n - share, low - share, high - share, n, "exact binomial", p, min(floors))
 
 
@@ -164,7 +163,7 @@ def cluster_effect(
         return Effect(observed, math.nan, math.nan, clusters, "BCa bootstrap", p, floor)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # BCa is not defined where all values are the same
-        found = stats.bootstrap(
+        found = scipy.stats.bootstrap(
             (np.arange(clusters),),
             lambda chosen: statistic(np.asarray(chosen, dtype=int)),
             vectorized=False,
@@ -191,7 +190,7 @@ def kendall_tau(groups: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
     (Kendall 1945.) Groups where it is not defined, as all x are the same, do not count; NaN where
     no group is left. One group: its tau.
     """
-    found = [(stats.kendalltau(x, y).statistic, len(x) * (len(x) - 1)) for x, y in groups]
+    found = [(scipy.stats.kendalltau(x, y).statistic, len(x) * (len(x) - 1)) for x, y in groups]
     known = [(tau, weight) for tau, weight in found if np.isfinite(tau)]
     if not known:
         return math.nan

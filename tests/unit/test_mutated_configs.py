@@ -117,6 +117,7 @@ def first_job(config: dict, folder: Path) -> SimpleNamespace:
     run = study.get_runs(config)[0]
     return SimpleNamespace(
         threads=1,
+        resources=SimpleNamespace(mem_mb=2000),
         input=SimpleNamespace(data=[study.get_data_folder(config) / name for name in FILES]),
         output=SimpleNamespace(snapshots=folder / "snapshots.h5", history=folder / "history.csv"),
         wildcards=SimpleNamespace(**run._asdict()),

@@ -77,3 +77,13 @@ def test_nothing_is_said_before_it_is_known_what_is_to_be_done(follow):
     say(LogEvent.PROGRESS)
     say(LogEvent.JOB_FINISHED, job_id="a")
     assert stream.getvalue() == "said\nsaid\n"
+
+
+def test_a_line_that_cannot_be_drawn_ends_nothing(follow, monkeypatch, capsys):
+    stream = Terminal()
+    say = follow(stream)
+    say(LogEvent.RUN_INFO)
+    monkeypatch.setattr(Progress, "line", lambda progress: 1 / 0)
+    say(LogEvent.JOB_FINISHED, job_id="a")
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert stream.getvalue().count("said\n") == 2
