@@ -28,7 +28,7 @@ OTHERS = [  # that no other table reads
     *(get_pair_files(get_curved_pairs(), "curve.h5")),
 ]
 MADE_FROM["kernels"] = sorted(
-    {path for files in MADE_FROM.values() for path in files if path.endswith(".h5")}
+    {path for files in [*MADE_FROM.values(), OTHERS] for path in files if path.endswith(".h5")}
 )
 # without those of stages that the study does not have
 TABLES = {table: files for table, files in MADE_FROM.items() if files}
