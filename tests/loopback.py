@@ -46,11 +46,15 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     CONFIG.write_text(configuration(folder))
     found = Cluster(folder, {})
     try:
-        start_munged(found)
-        start(found, "slurmctld", "slurmctld", "-D", "-i")
-        for node in NODES:
-            start_node(found, node)
-        wait_for(lambda: states() == dict.fromkeys(NODES, "IDLE"), "the nodes to be idle")
+        try:
+            start_munged(found)
+            start(found, "slurmctld", "slurmctld", "-D", "-i")
+            for node in NODES:
+                start_node(found, node)
+            wait_for(lambda: states() == dict.fromkeys(NODES, "IDLE"), "the nodes to be idle")
+        except (TimeoutError, subprocess.CalledProcessError) as error:
+            said = [path.read_text().strip()[-300:] for path in sorted(folder.glob("*.log"))]
+            raise NoSlurm(f"its daemons do not start here: {error}; {said}") from None
         yield found
     finally:
         CONFIG.unlink(missing_ok=True)
@@ -79,8 +83,11 @@ def install() -> None:
         raise NoSlurm("there is no Slurm, and no apt-get to install it")
     install = ["apt-get", "install", "--yes", "--no-install-recommends", "slurm-wlm", "munge"]
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update"], install):
-        done = subprocess.run(command, capture_output=True, text=True, env=quiet)
+    try:
+        for command in (["apt-get", "update"], install):
+            done = subprocess.run(command, capture_output=True, text=True, env=quiet, timeout=180)
+    except subprocess.TimeoutExpired:
+        raise NoSlurm("apt-get takes too long to install it") from None
     if done.returncode or not all(map(shutil.which, PROGRAMS)):
         raise NoSlurm(f"Slurm could not be installed: {done.stderr.strip()[-500:]}")
 
