@@ -207,7 +207,7 @@ RUNGS_CHANGES = {  # change -> what is done again beside the profiles, their tab
     ),
     "a finer plane": (
         lambda config: config["connectivity"]["plane"].update(points=7),
-        {"planes", "figure_pair_planes"},
+        {"planes", "figure_pair_planes", "table", "dictionary"},  # the table of kernels
     ),
     "other limits": (
         lambda config: config["connectivity"].update(limits={"loss": 0.1}),
