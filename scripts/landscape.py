@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from lossgeo import directions, multilevel, probe, store, surface, tiles, views
-from lossgeo.data import sha256
 from lossgeo.hessian import sample_forms
 from lossgeo.multilevel import Levels
-from lossgeo.numerics import choose_device, kernels, make_deterministic, numpy_generator
+from lossgeo.numerics import make_deterministic, numpy_generator
 from lossgeo.objective import Objective, mean_and_error
 from lossgeo.store import Group, Variable
 from lossgeo.tiles import MEASURED
@@ -224,23 +223,6 @@ def surface_group(
     return Group(variables, {"status": point.status, "step": point.step, **attributes})
 
 
-def write(snakemake, groups: dict[str, Group], **identity) -> None:
-    """As `probe.write`, and of the tiles on which kernels they were computed.
-
-    Nothing else is said of tiles: how points are cut changes no byte of the file.
-    """
-    inputs, device = snakemake.input, choose_device(snakemake.config["device"])
-    found = {kernels(device), *(store.attributes(file)["kernels"] for file in inputs.tiles)}
-    attributes = store.provenance(
-        snakemake.params.config,
-        snakemake.params.code,
-        {role: sha256(inputs.get(role)) for role in ("snapshots", "hessian")},
-        kernels="; ".join(sorted(found)),
-        **identity,
-    )
-    store.write(snakemake.output[0], groups, attributes)
-
-
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, snapshots = probe.config_of(snakemake), snakemake.input.snapshots
@@ -260,9 +242,10 @@ def main(snakemake) -> None:
             f"{name}/eigenplane": eigenplane(*args, hessian, known.get("eigenplane")),
         }
         job.tell(f"{name} ({point.status}): lines, planes and eigenplane measured")
-    write(
+    probe.write(
         snakemake,
         groups,
+        parts=files,
         **identity,
         **probe.describe(objective, config["objective"]["split"]),
     )

@@ -53,7 +53,8 @@ def begin(snakemake) -> None:
     if params.get("config", {}).get("portable") and not are_portable():
         sys.exit(
             "portable: found other environment variables than lossgeo.kernels.PORTABLE, expected "
-            "those: something between Snakemake and this job has dropped or changed them"
+            "those: something between Snakemake and this job (a container's --cleanenv, a node's "
+            "profile) has dropped or changed them; let it pass them on"
         )
     _job = Job(os.fstat(log.fileno()).st_mtime_ns, code, packages, _verified(snakemake), params)
     _check_code(_job)

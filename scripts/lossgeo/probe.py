@@ -114,20 +114,28 @@ def describe(objective: Objective, split: str) -> dict:
 
 
 def write(
-    snakemake, groups: Mapping[str, Group], packages: Collection[str] = (), **identity
+    snakemake,
+    groups: Mapping[str, Group],
+    packages: Collection[str] = (),
+    parts: Collection[Path | str] = (),
+    **identity,
 ) -> None:
     """Write what a stage measured to the job's output, with its provenance.
 
-    Its inputs are the job's, each a single file with a name. The data files are left out: their
-    digests are part of the config. `packages` and `identity` are as in `store.provenance`.
+    Its inputs are the job's that are a single file with a name. Lists are left out: the digests of
+    the data files are part of the config, and how what was measured is cut into `parts` (artefacts)
+    changes no byte of it, unless these were computed on other kernels. `packages` and `identity`
+    are as in `store.provenance`.
     """
-    inputs = {role: sha256(file) for role, file in snakemake.input.items() if role != "data"}
+    inputs = {role: sha256(file) for role, file in snakemake.input.items() if isinstance(file, str)}
+    own = kernels(choose_device(snakemake.config["device"]))
+    used = {own, *(store.attributes(file)["kernels"] for file in parts)}
     attributes = store.provenance(
         snakemake.params.config,
         snakemake.params.code,
         inputs,
         packages,
-        kernels=kernels(choose_device(snakemake.config["device"])),
+        kernels="; ".join(sorted(used)),
         **identity,
     )
     store.write(snakemake.output[0], groups, attributes)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import landscape
-from lossgeo import sections, store, tiles, views
+from lossgeo import probe, sections, store, tiles, views
 from lossgeo.numerics import kernels
 from lossgeo.probe import Point
 from lossgeo.span import CHUNK
@@ -150,16 +150,15 @@ def test_a_file_says_on_which_kernels_its_tiles_were_computed(tmp_path):
         store.write(path, {}, {"kernels": own if name in "ab" else "others"})
 
     def made(*names: str) -> dict:
-        class Inputs(dict):
-            tiles = [inputs[name] for name in names]  # noqa: RUF012
-
+        files = [inputs[name] for name in names]
+        single = {name: str(inputs[name]) for name in ("snapshots", "hessian")}
         job = SimpleNamespace(
-            input=Inputs(inputs),
+            input={**single, "tiles": files},
             config={"device": "cpu"},
             params=SimpleNamespace(config={}, code={}),
             output=[tmp_path / "made.h5"],
         )
-        landscape.write(job, {}, seed=3)
+        probe.write(job, {}, parts=files, seed=3)
         return store.attributes(tmp_path / "made.h5")
 
     alone = made()
