@@ -14,7 +14,6 @@ from lossgeo import gauss_newton, trace
 from lossgeo.directions import filter_scale
 from lossgeo.hessian import hessian_operator, sample_forms, scaled
 from lossgeo.objective import Objective, mean_and_error
-from lossgeo.piecewise_affine import is_piecewise_affine
 from lossgeo.spectrum import Eigenpairs, Spectrum, leading, outliers, spectrum
 from lossgeo.trace import Estimate
 
@@ -66,9 +65,7 @@ def curvature(
     error of its vector's form v'H_i v over the samples, which is right as long as no other
     eigenvalue is within a few of them.
 
-    tr H is exact where the network is piecewise affine in each parameter (`piecewise_affine`).
-    Elsewhere only tr G is, and of H - G there is Hutchinson's estimate from `rest_probes` probes,
-    of every sample, so that errors over the samples have it.
+    Traces are those of `trace.traces`.
     """
     theta = theta.to(objective.device, objective.dtype)
     if not torch.isfinite(theta).all():  # everything is NaN then, on one sample too
@@ -110,22 +107,7 @@ def curvature(
     values, _ = trace.known_pairs(found)
     of_products = values @ of_pairs[trace.known(found)] + of_probes.mean(0)  # <H, H_i>
 
-    traces = gauss_newton.sample_traces(objective, theta)
-    of_samples = trace.of_samples(traces).cpu()
-    of_filters = trace.filter_curvature_of_samples(traces, theta, objective.layout).cpu()
-    exact = is_piecewise_affine(objective, theta)
-    gauss_newton_trace = whole_trace = trace.estimate(of_samples)
-    filter_curvature = trace.estimate(of_filters)
-    if not exact:
-        signs = torch.randint(0, 2, (rest_probes, len(theta)), generator=generator) * 2 - 1
-        spread = trace.filter_spread(theta, objective.layout)
-        rest, rest_of_filters = (
-            trace.rest_of_samples(objective, theta, scale * signs.to(theta))
-            for scale in (torch.ones_like(theta), spread)
-        )
-        whole_trace = trace.with_rest(of_samples, rest)
-        filter_curvature = trace.with_rest(of_filters, rest_of_filters)
-        of_samples = of_samples + rest.mean(0)
+    traces = trace.traces(objective, theta, rest_probes=rest_probes, generator=generator)
     good = np.cumprod(found.top.converged).astype(bool)  # what has not converged errs inwards
     count, gap = outliers(found.top.values[good])
     return Curvature(
@@ -135,13 +117,13 @@ def curvature(
         cosines=(split.vectors * found.top.vectors).sum(1).abs().double().cpu().numpy(),
         outliers=count,
         outlier_gap=gap,
-        trace=whole_trace,
-        exact=exact,
-        gauss_newton_trace=gauss_newton_trace,
-        tensor_traces=trace.by_tensor(traces),
-        filter_curvature=filter_curvature,
+        trace=traces.hessian,
+        exact=traces.exact,
+        gauss_newton_trace=traces.gauss_newton,
+        tensor_traces=traces.by_tensor,
+        filter_curvature=traces.filter_curvature,
         effective_rank=trace.effective_rank(
-            whole_trace, of_samples, trace.squared_norm(found), of_products
+            traces.hessian, traces.of_samples, trace.squared_norm(found), of_products
         ),
         products=products,
         gauss_newton_products=split_products,

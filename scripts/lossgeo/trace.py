@@ -1,6 +1,7 @@
 """Traces, norms and effective ranks of the Hessian, with what is known of them exactly."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from lossgeo.directions import filter_scale
 from lossgeo.numerics import root
 from lossgeo.objective import Objective, mean_and_error
 from lossgeo.parameters import Layout, unflatten
+from lossgeo.piecewise_affine import is_piecewise_affine
 from lossgeo.spectrum import Eigenpairs, Spectrum
 
 
@@ -26,6 +28,47 @@ class Estimate(NamedTuple):
     def se(self) -> float:
         """Both together."""
         return math.hypot(self.sample_se, self.probe_se)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """Traces of an objective's Hessian H and of its Gauss-Newton matrix G."""
+
+    hessian: Estimate
+    exact: bool  # tr H = tr G, so that no probe was needed
+    gauss_newton: Estimate
+    by_tensor: list[Estimate]  # of G's diagonal blocks, in the layout's order
+    filter_curvature: Estimate  # E[d'Hd] over filter-normalised directions d
+    of_samples: Tensor  # (N,) tr H_i of every sample, as far as it is known
+
+
+def traces(
+    objective: Objective, theta: Tensor, *, rest_probes: int, generator: torch.Generator
+) -> Traces:
+    """tr H and tr G at theta (P,), and the mean curvature of filter-normalised directions.
+
+    tr G is exact (`gauss_newton.sample_traces`), and so is tr H where the network is piecewise
+    affine in each parameter (`piecewise_affine`). Elsewhere there is Hutchinson's estimate of what
+    H - G adds, from `rest_probes` probes, of every sample, so that errors over the samples have it.
+    """
+    theta = theta.to(objective.device, objective.dtype)
+    rows = gauss_newton.sample_traces(objective, theta)
+    whole = of_samples(rows).cpu()
+    of_filters = filter_curvature_of_samples(rows, theta, objective.layout).cpu()
+    exact = is_piecewise_affine(objective, theta)
+    of_gauss_newton = of_hessian = estimate(whole)
+    filter_curvature = estimate(of_filters)
+    if not exact:
+        signs = torch.randint(0, 2, (rest_probes, len(theta)), generator=generator) * 2 - 1
+        spread = filter_spread(theta, objective.layout)
+        rest, rest_of_filters = (
+            rest_of_samples(objective, theta, scale * signs.to(theta))
+            for scale in (torch.ones_like(theta), spread)
+        )
+        of_hessian = with_rest(whole, rest)
+        filter_curvature = with_rest(of_filters, rest_of_filters)
+        whole = whole + rest.mean(0)
+    return Traces(of_hessian, exact, of_gauss_newton, by_tensor(rows), filter_curvature, whole)
 
 
 def of_samples(traces: dict[str, Tensor]) -> Tensor:
