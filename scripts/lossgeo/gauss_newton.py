@@ -16,8 +16,8 @@ from hessian_eigenthings import LambdaOperator
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lossgeo.attention import step_by_step
 from lossgeo.hessian import twice_differentiable
 from lossgeo.kept import keep
 from lossgeo.models import in_memory_format
@@ -294,7 +294,7 @@ def _rows_of_others(
         return rows
 
     try:
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention is no operation for vmap
+        with step_by_step():  # fused attention is no operation for vmap
             return vmap(rows_of, chunk_size=CHUNK)(inputs)
     except RuntimeError:  # an operation that torch cannot do for many samples at once
         rows = [rows_of(x) for x in inputs]

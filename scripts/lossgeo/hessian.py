@@ -8,8 +8,8 @@ import torch
 from hessian_eigenthings import LambdaOperator
 from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lossgeo.attention import step_by_step
 from lossgeo.convolution import FastDoubleBackward
 from lossgeo.kept import keep
 from lossgeo.models import in_memory_format
@@ -109,10 +109,10 @@ def scaled(operator: CurvatureOperator, scale: Tensor) -> LambdaOperator:
 def twice_differentiable() -> Iterator[None]:
     """A context for forward passes whose gradients are to be differentiated again.
 
-    Convolutions are those of `convolution`; attention is computed step by step, because torch has
-    no second derivative of its fused kernels.
+    Convolutions are those of `convolution`, attention is that of `attention`: torch has no second
+    derivative of its fused kernels.
     """
-    with FastDoubleBackward(), sdpa_kernel(SDPBackend.MATH):
+    with FastDoubleBackward(), step_by_step():
         yield
 
 

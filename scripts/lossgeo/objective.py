@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lossgeo.attention import slow_path
 from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.parameters import Layout, layout_of, unflatten
 
@@ -110,7 +111,7 @@ def sample_logits(objective: Objective, theta: Tensor) -> Tensor:
     """The network's outputs (classes, N) at theta (P,)."""
     parameters = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
     inputs, _ = zip(*objective.blocks, strict=True)
-    with torch.no_grad():
+    with torch.no_grad(), slow_path():
         logits = functional_call(
             _Blockwise(objective.model),
             {f"model.{name}": part for name, part in parameters.items()},

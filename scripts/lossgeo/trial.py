@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lossgeo.attention import step_by_step
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
 
@@ -88,7 +89,8 @@ def _check_gradients(
     inputs = torch.randn(2, *input_shape, generator=torch_generator("trial"))
     parameters = list(model.parameters())
     try:
-        outputs = model(inputs)
+        with step_by_step():
+            outputs = model(inputs)
         if not outputs.requires_grad:
             raise ModelError(
                 f"{factory}: the outputs are detached from the parameters, expected gradients"
