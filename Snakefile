@@ -3,10 +3,12 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config.yaml"
-
-
 include: "workflow/rules/common.smk"
+
+
+configfile: BASE
+
+
 include: "workflow/rules/scheduler.smk"
 
 
@@ -57,15 +59,9 @@ include: "workflow/rules/publish.smk"
 include: "workflow/rules/estimate.smk"
 
 
-localrules:
-    all,
-    runs,
-    tables,
-    figures,
-
-
 rule all:
     default_target: True
     input:
         rules.tables.input,
         rules.figures.input,
+    localrule: True

@@ -116,14 +116,14 @@ def read_yaml(path: Path | str, what: str = "config") -> Any:
             raise ConfigError(f"the file {path} is no YAML: {error}") from None
 
 
-def named_experiments(files: Iterable[Path | str]) -> list[str] | None:
+def named_experiments(overlays: Iterable[Path | str | Mapping]) -> list[str] | None:
     """The experiments that the last of some overlays names, where one does; None: all there are.
 
     An overlay that only drops experiments (null) names none. Raises ConfigError as `read_yaml`.
     """
     named = None
-    for file in files:
-        found = read_yaml(file)
+    for overlay in overlays:
+        found = overlay if isinstance(overlay, Mapping) else read_yaml(overlay)
         section = found.get("experiments") if isinstance(found, Mapping) else None
         if isinstance(section, Mapping):
             named = [name for name, entry in section.items() if entry is not None] or named

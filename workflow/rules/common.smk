@@ -6,12 +6,20 @@ from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 
-# before a lossgeo that is installed: here, and in the jobs, where Snakemake puts scripts/ last
-sys.path.insert(0, os.path.join(workflow.basedir, "scripts"))
-os.environ.update(
-    PYTHONPATH=os.pathsep.join(
-        filter(None, [os.path.join(workflow.basedir, "scripts"), os.environ.get("PYTHONPATH")])
+from snakemake.sourcecache import LocalSourceFile
+from snakemake.utils import update_config
+
+if not isinstance(workflow.current_basedir, LocalSourceFile):
+    sys.exit(
+        f"module: found the snakefile {workflow.current_basedir}, expected a path, or github(...) or "
+        'gitlab(...) with path="workflow/Snakefile", which brings what lies beside it'
     )
+ROOT = Path(workflow.current_basedir).parents[1]  # of the clone, wherever the user's Snakefile is
+
+# before a lossgeo that is installed: here, and in the jobs, where Snakemake puts scripts/ last
+sys.path.insert(0, str(ROOT / "scripts"))
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT / "scripts"), os.environ.get("PYTHONPATH")]))
 )
 
 from lossgeo import checks, data, digest, kernels, limits, registry, sections, study
@@ -32,6 +40,15 @@ PAIR_TABLES = {
 ALIGNED = {"aligned", "renormalised", "aligned_curve"}  # rungs that need permutations
 
 
+def get_here_or_in_clone(path):
+    """A file in the working directory, or the clone's where that has none."""
+    return path if Path(path).exists() else ROOT / path
+
+
+# the study's own config; of `module:` the clone's, as one here would be the other workflow's
+BASE = ROOT / "config.yaml" if workflow.modifier.namespace else get_here_or_in_clone("config.yaml")
+
+
 def stop(message):
     """End with one line, before any job and without a traceback."""
     sys.exit(str(message))
@@ -40,14 +57,19 @@ def stop(message):
 def prepare_config(config):
     """Check the config and complete it in place, or stop with one line.
 
-    The call that a user makes also tries users' models; those of its jobs need not do so again.
+    One that another workflow gives (`module: config:`) is an overlay of the study's, as a
+    `--configfile` is. The call that a user makes also tries users' models; those of its jobs need
+    not do so again.
     """
-    schema = Path(workflow.basedir, "workflow/schemas/config.schema.yaml")
-    overlays = workflow.overwrite_configfiles
+    schema = ROOT / "workflow/schemas/config.schema.yaml"
     try:
         for file in workflow.configfiles:
             checks.read_yaml(file)
-        made = checks.complete(config, schema, checks.named_experiments(overlays))
+        found, overlays = config, workflow.overwrite_configfiles
+        if workflow.modifier.skip_configfile:
+            found, overlays = checks.read_yaml(BASE), [config]
+            update_config(found, config)
+        made = checks.complete(found, schema, checks.named_experiments(overlays))
         if workflow.is_main_process:
             checks.check_models(
                 made, {name: get_factory_code(made, name) for name in made["models"]}
@@ -60,11 +82,18 @@ def prepare_config(config):
         os.environ.update(kernels.PORTABLE)  # of the jobs, which load torch after this
 
 
+@cache
+def get_own_name(rule):
+    """A rule's name here, whatever another workflow calls it (`use rule ... as`)."""
+    names = rule.module_globals["rules"]._rules
+    return next((name for name, own in names.items() if own.rule is rule), rule.name)
+
+
 def get_registry(path, tables):
-    """The registry of claims in a file, checked, or stop with one line."""
-    schema = Path(workflow.basedir, "workflow/schemas/claims.schema.yaml")
+    """The registry of claims in a file, here or in the clone, checked, or stop with one line."""
+    schema = ROOT / "workflow/schemas/claims.schema.yaml"
     try:
-        return registry.load(path, schema, tables)
+        return registry.load(get_here_or_in_clone(path), schema, tables)
     except checks.ConfigError as error:
         stop(error)
 
@@ -75,7 +104,7 @@ def get_code(script, model=None, module=None):
     So are those of a `module` that it imports by name, and with the name of a `model` that has a
     factory those of the factory's modules.
     """
-    scripts = Path(workflow.basedir, "scripts")
+    scripts = ROOT / "scripts"
     code = digest.code_digests(scripts / script, scripts)
     if module:
         code |= digest.module_digests(module, scripts)
@@ -107,7 +136,7 @@ def get_factory_code(config, model):
 
 def get_file_digest(path):
     """The digest of a file of data beside the code."""
-    return {path: data.sha256(Path(workflow.basedir, "scripts", path))}
+    return {path: data.sha256(ROOT / "scripts" / path)}
 
 
 @cache
@@ -279,7 +308,7 @@ def is_drawn(figure, name):
     return True
 
 
-RATES = limits.read_rates(Path(workflow.basedir, "benchmarks/costs.csv"))
+RATES = limits.read_rates(ROOT / "benchmarks/costs.csv")
 
 
 @cache

@@ -8,7 +8,7 @@ rule estimate:
         jobs=lambda wildcards: get_jobs(),
         others={"table": len(TABLES), "figure": len(rules.figures.input) // 2, "verdicts": 1},
         results=RESULTS,
-        committed=f"{workflow.basedir}/benchmarks/costs.csv",
+        committed=f"{ROOT}/benchmarks/costs.csv",
     message:
         "what the study will cost"
     script:

@@ -118,3 +118,4 @@ rule figures:
             if figure != "taxonomy" or study.get_taxonomy(config)["cells"]
             for format in ("pdf", "png")
         ],
+    localrule: True

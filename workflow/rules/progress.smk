@@ -7,12 +7,16 @@ from lossgeo import progress
 
 def get_expected():
     """The core-seconds that are expected of the jobs that are to be done, by their numbers."""
-    return {
-        job.jobid: limits.seconds(
-            RATES, job.rule.name, get_job_section(job.rule.name, tuple(job.wildcards.items()))
-        )
-        for job in workflow.dag.needrun_jobs()
-    }
+    return {job.jobid: get_seconds(job) for job in workflow.dag.needrun_jobs()}
+
+
+def get_seconds(job):
+    """The core-seconds that are expected of a job; of one that is not ours as little as of most."""
+    ours = job.rule.module_globals
+    if ours.get("ROOT") != ROOT:
+        return limits.seconds(RATES, job.rule.name, None)
+    name = get_own_name(job.rule)
+    return limits.seconds(RATES, name, ours["get_job_section"](name, tuple(job.wildcards.items())))
 
 
 def count_jobs():

@@ -7,8 +7,8 @@ rule publish:
         tables=[path for path in rules.tables.input if Path(path).stem not in LONG],
         figures=[path for path in rules.figures.input if path.endswith(".png")],
         # their digests are among the params
-        page=ancient(f"{workflow.basedir}/workflow/report/findings.md.jinja"),
-        answers=ancient(f"{workflow.basedir}/workflow/report/answers.md.jinja"),
+        page=ancient(f"{ROOT}/workflow/report/findings.md.jinja"),
+        answers=ancient(f"{ROOT}/workflow/report/answers.md.jinja"),
     output:
         directory(f"{RESULTS}/study"),
     log:

@@ -1,6 +1,7 @@
 # Snakemake decides what to run again by records of its own, under .snakemake, which do not travel
 # with results and know nothing of another clone that writes into the same folder. Here it goes by
-# those that lie beside the files (lossgeo.records). Rules need no line for it.
+# those that lie beside the files (lossgeo.records). Rules need no line for it. Another workflow can
+# use the rules under other names, twice with two configs, and beside rules of its own.
 
 import json
 
@@ -12,7 +13,7 @@ from snakemake.persistence.file import FilePersistence
 from lossgeo import records
 
 # in the environments that Snakemake makes: a test holds envs/ to this file
-PINNED = records.read_pins(Path(workflow.basedir, "requirements.txt"))
+PINNED = records.read_pins(ROOT / "requirements.txt")
 
 
 class ResultsPersistence(FilePersistence):
@@ -59,13 +60,13 @@ class ResultsPersistence(FilePersistence):
         record = self._record(str(file))
         if record is None:
             return False
-        return without_tiles(record.inputs) != without_tiles(get_recorded_inputs(job.input))
+        return without_tiles(record.inputs) != without_tiles(get_recorded_inputs(job))
 
     def input_checksums(self, job, input_path):
         if not is_recorded(job):
             return super().input_checksums(job, input_path)
         found = [self._record(str(path)) for path in job.output]
-        name = records.relative(input_path, RESULTS)
+        name = records.relative(input_path, get_results(job))
         digests = {record.inputs.get(name) if record else None for record in found}
         return {digest and f"sha256:{digest}" for digest in digests}
 
@@ -85,10 +86,10 @@ class ResultsPersistence(FilePersistence):
         return records.versions(packages)
 
     def _why_stale(self, job, path):
-        record = self._record(path)
+        record, results = self._record(path), get_results(job)
         if record is None:
             return "nothing says what made it" if Path(path).exists() else None
-        wrong = records.fault(record, path, RESULTS)
+        wrong = records.fault(record, path, results)
         if wrong is None:
             wrong = records.upgraded(record, self._versions(record.versions))
         if wrong:
@@ -97,20 +98,27 @@ class ResultsPersistence(FilePersistence):
         if json.dumps(asked) != json.dumps(record.params):
             return records.difference(record.params, asked) or "its params are in another order"
         for name, digest in record.inputs.items():
-            made = self._record(str(Path(RESULTS, name)))
+            made = self._record(str(Path(results, name)))
             if made is not None and made.sha256 != digest:
                 return f"another {Path(name).name} is there than it was made from"
         return None
 
 
 def is_recorded(job):
-    """Whether a job's files have records: those under the results, but the data."""
-    return bool(job.output) and job.rule.name != "data"
+    """Whether a job's files have records: those of our rules, but the data."""
+    is_ours = job.rule.module_globals.get("ROOT") == ROOT
+    return is_ours and bool(job.output) and get_own_name(job.rule) != "data"
 
 
-def get_recorded_inputs(files):
+def get_results(job):
+    """The results of the study that a job is of."""
+    return job.rule.module_globals["RESULTS"]
+
+
+def get_recorded_inputs(job):
     """The inputs of a job that have records, relative to the results."""
-    return list(records.tracked(files, RESULTS, study.get_data_folder(config)))
+    folder = study.get_data_folder(job.rule.module_globals["config"])
+    return list(records.tracked(job.input, get_results(job), folder))
 
 
 def without_tiles(names):

@@ -104,3 +104,4 @@ rule tables:
     input:
         expand(f"{RESULTS}/tables/{{table}}.csv", table=[*TABLES, "endpoints", "verdicts"]),
         rules.dictionary.output,
+    localrule: True

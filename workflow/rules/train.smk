@@ -26,3 +26,4 @@ rule train:
 rule runs:
     input:
         get_run_files("snapshots.h5"),
+    localrule: True
