@@ -37,7 +37,7 @@ class Recorded(loss_landscapes.metrics.Loss):
 
     def __call__(self, model_wrapper) -> float:
         self.losses.append(super().__call__(model_wrapper))
-        self.thetas.append(flatten(model_wrapper.modules[0]))
+        self.thetas.append(nn.utils.parameters_to_vector(model_wrapper.modules[0].parameters()))
         return self.losses[-1]
 
 

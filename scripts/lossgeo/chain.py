@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from lossgeo.models import MaxPool
+from lossgeo.parameters import trained
 from lossgeo.span import ELEMENTWISE
 
 POOLING = (MaxPool, nn.MaxPool2d, nn.AvgPool2d)
@@ -31,14 +32,14 @@ def find_chain(model: nn.Module) -> list[Link] | None:
 
     A chain is an `nn.Sequential` of `nn.Linear`, `nn.Conv2d` without groups, max- and
     average-pooling, `nn.Flatten` of all but the samples, and elementwise layers, in an order in
-    which every layer reads what the one before it gives; no parameters are shared and no layer
-    has hooks. Permuting or rescaling the units of a link concerns its two layers alone.
+    which every layer reads what the one before it gives; no parameters are shared or frozen and no
+    layer has hooks. Permuting or rescaling the units of a link concerns its two layers alone.
     """
     if type(model) is not nn.Sequential or any(
         m._forward_hooks or m._forward_pre_hooks for m in model.modules()
     ):
         return None
-    if len(list(model.named_parameters(remove_duplicate=False))) != len(list(model.parameters())):
+    if len(list(model.named_parameters(remove_duplicate=False))) != len(trained(model)):
         return None
     links, between = [], []
     last: tuple[str, nn.Module] | None = None

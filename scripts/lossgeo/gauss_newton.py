@@ -23,7 +23,7 @@ from lossgeo.kept import keep
 from lossgeo.models import in_memory_format
 from lossgeo.numerics import root
 from lossgeo.objective import Objective, leaves_of
-from lossgeo.parameters import Layout, join, unflatten
+from lossgeo.parameters import Layout, join, trained, unflatten
 
 CHUNK = 16  # samples whose Jacobians are held together
 
@@ -95,9 +95,7 @@ def sample_traces(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
     """
     leaves = leaves_of(objective, theta)
     layers = _known_layers(objective, leaves)
-    known = {
-        f"{name}.{part}" for name, layer in layers.items() for part, _ in layer.named_parameters()
-    }
+    known = {f"{name}.{part}" for name, layer in layers.items() for part in trained(layer)}
     others = {name: leaf.detach() for name, leaf in leaves.items() if name not in known}
     blocks = []
     for inputs, _ in objective.blocks:
@@ -152,6 +150,7 @@ def _known_layers(objective: Objective, leaves: dict[str, Tensor]) -> dict[str, 
         name: module
         for name, module in objective.model.named_modules()
         if (type(module) is nn.Linear or (type(module) is nn.Conv2d and _is_plain(module)))
+        and trained(module)
         and all(owners[id(p)] == 1 for p in module.parameters())
         and {part for part, _ in module.named_parameters()} <= {"weight", "bias"}
     }
@@ -166,7 +165,7 @@ def _known_layers(objective: Objective, leaves: dict[str, Tensor]) -> dict[str, 
             if len(calls[name]) == 1
             and len(calls[name][0].input) == samples
             and calls[name][0].input._version == calls[name][0].version
-            and all(uses[leaves[f"{name}.{part}"]] <= 1 for part, _ in layer.named_parameters())
+            and all(uses[leaves[f"{name}.{part}"]] <= 1 for part in trained(layer))
         }
     return candidates
 
@@ -272,7 +271,7 @@ def _squares(layer: nn.Module, delta: Tensor, patches: Tensor, norms: Tensor) ->
     found = {"weight": weight}
     if layer.bias is not None:
         found["bias"] = delta.sum(2).double().square().sum(1, keepdim=True)
-    return found
+    return {part: found[part] for part in trained(layer)}
 
 
 def _rows_of_others(

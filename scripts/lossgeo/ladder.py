@@ -18,7 +18,7 @@ from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
 from lossgeo.hessian import hessian_operator, hessian_products
-from lossgeo.objective import Objective, make_objective, sample_losses
+from lossgeo.objective import Objective, sample_losses, with_samples
 from lossgeo.spectrum import Eigenpairs, padded
 
 FEWER = 8  # an importance sample is this part of the samples,
@@ -197,14 +197,7 @@ def _restricted(objective: Objective, chosen: Tensor) -> Objective:
     """The objective on the chosen ones of its samples alone."""
     inputs, targets = (torch.cat(parts) for parts in zip(*objective.blocks, strict=True))
     chosen = chosen.to(objective.device)
-    return make_objective(
-        objective.model,
-        inputs[chosen],
-        targets[chosen],
-        dtype=objective.dtype,
-        device=objective.device,
-        memory=objective.memory,
-    )
+    return with_samples(objective, inputs[chosen], targets[chosen])
 
 
 def _correction(

@@ -136,9 +136,13 @@ def block_size(model: nn.Module) -> int:
 def in_memory_format(inputs: Tensor, layout: torch.memory_format) -> Tensor:
     """A copy of inputs (n, channels, height, width) whose strides are those of `layout`.
 
+    Inputs of other shapes have the contiguous one.
+
     `Tensor.contiguous` leaves a single channel as it is, because both layouts then hold the same
     numbers in the same order; the strides alone decide which kernels every later layer gets.
     """
+    if inputs.ndim != 4:
+        layout = torch.contiguous_format
     return torch.empty(
         inputs.shape, dtype=inputs.dtype, device=inputs.device, memory_format=layout
     ).copy_(inputs)

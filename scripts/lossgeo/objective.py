@@ -5,9 +5,10 @@ checked against the others: the second difference of a surface is the Hessian's 
 because both are of the same function.
 """
 
+import copy
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,8 +25,8 @@ from lossgeo.parameters import Layout, layout_of, unflatten
 class Objective:
     """A model in evaluation mode and N samples, cut into blocks that fit the CPU's cache.
 
-    The model is a template: its own parameters are never read or written, theta is put in their
-    place.
+    The model is a template: theta is put in the place of its trained parameters, which are never
+    read or written. Frozen ones (requires_grad=False) are constants of L.
     """
 
     model: nn.Module
@@ -45,7 +46,7 @@ class Objective:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.blocks[0][0].dtype
+        return next(self.model.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +71,9 @@ def make_objective(
     block: int | None = None,
     memory: float = math.inf,
 ) -> Objective:
-    """The objective of `model` on inputs (N, channels, height, width) and targets (N,).
+    """The objective of `model`, which stays as it is, on inputs (N, ...) and targets (N,).
+
+    It holds a copy of the model. Inputs that are not floating point (token ids) keep their type.
 
     `block` is the number of samples that go through the network together, `models.block_size`
     unless given. `memory` are the bytes that graphs may take which are kept between products with
@@ -78,17 +81,31 @@ def make_objective(
     """
     if len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: need as many, and some")
-    layout_in_memory = memory_format(model)
-    if block is None:
-        block = block_size(model)
+    layout, layout_in_memory = layout_of(model), memory_format(model)
+    if not layout.names:
+        raise ValueError(
+            "the model has no parameter with requires_grad=True, expected some: theta is made of "
+            "those"
+        )
+    template = copy.deepcopy(model).to(device=device, dtype=dtype, memory_format=layout_in_memory)
+    return with_samples(
+        Objective(template.eval(), layout, (), memory), inputs, targets, block=block
+    )
+
+
+def with_samples(
+    objective: Objective, inputs: Tensor, targets: Tensor, *, block: int | None = None
+) -> Objective:
+    """The same objective on other samples, inputs (N, ...) and targets (N,)."""
+    template = objective.model
+    device, dtype = next((p.device, p.dtype) for p in template.parameters())
+    layout_in_memory, block = memory_format(template), block or block_size(template)
+    inputs = inputs.to(device, dtype if inputs.is_floating_point() else None)
     blocks = tuple(
         (in_memory_format(x, layout_in_memory), y)
-        for x, y in zip(
-            inputs.to(device, dtype).split(block), targets.to(device).split(block), strict=True
-        )
+        for x, y in zip(inputs.split(block), targets.to(device).split(block), strict=True)
     )
-    template = model.to(device=device, dtype=dtype, memory_format=layout_in_memory)
-    return Objective(template.eval(), layout_of(model), blocks, memory)
+    return replace(objective, blocks=blocks)
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

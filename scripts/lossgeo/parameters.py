@@ -1,4 +1,7 @@
-"""The flat parameter vector theta and the named tensors of a model, two views of one thing."""
+"""The flat parameter vector theta and the named tensors of a model, two views of one thing.
+
+theta holds what is trained: parameters with `requires_grad=False` are constants of the model.
+"""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +13,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of a model's P parameters in the order in which theta strings them up."""
+    """Names and shapes of the tensors of a model's P trained parameters, in theta's order."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -25,10 +28,15 @@ class Layout:
         return sum(self.sizes)
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The model's parameters that are not frozen (requires_grad), by name; tied ones once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
 def layout_of(model: nn.Module) -> Layout:
-    """The layout of `model.named_parameters()`; tied parameters count once."""
-    named = list(model.named_parameters())
-    return Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
+    """The layout of the model's trained parameters, in the order of `named_parameters()`."""
+    named = trained(model)
+    return Layout(tuple(named), tuple(tuple(p.shape) for p in named.values()))
 
 
 def join(parts: Iterable[Tensor]) -> Tensor:
@@ -37,8 +45,8 @@ def join(parts: Iterable[Tensor]) -> Tensor:
 
 
 def flatten(model: nn.Module) -> Tensor:
-    """theta (P,), a detached copy of the model's parameters."""
-    return join(p.detach() for p in model.parameters())
+    """theta (P,), a detached copy of the model's trained parameters."""
+    return join(p.detach() for p in trained(model).values())
 
 
 def unflatten(theta: Tensor, layout: Layout) -> dict[str, Tensor]:
@@ -56,15 +64,15 @@ def unflatten(theta: Tensor, layout: Layout) -> dict[str, Tensor]:
 
 
 def put(model: nn.Module, theta: Tensor) -> None:
-    """Copy theta (P,) into the model's own parameters, which stay where they are."""
+    """Copy theta (P,) into the model's trained parameters, which stay where they are."""
     with torch.no_grad():
         parts = unflatten(theta, layout_of(model)).values()
-        for parameter, part in zip(model.parameters(), parts, strict=True):
+        for parameter, part in zip(trained(model).values(), parts, strict=True):
             parameter.copy_(part)
 
 
 def string_together(model: nn.Module) -> tuple[Tensor, Tensor]:
-    """Make the model's parameters views of one vector, and their gradients of another: both (P,).
+    """Make what is trained views of one vector, and the gradients views of another: both (P,).
 
     The gradients are zero. What is written into the first is the network's from then on, and
     backward passes add to the second, in one piece however many layers there are. Each parameter
@@ -75,7 +83,7 @@ def string_together(model: nn.Module) -> tuple[Tensor, Tensor]:
     theta = flatten(model)
     vectors = theta, torch.zeros_like(theta)
     parts = zip(*(vector.split(layout.sizes) for vector in vectors), strict=True)
-    for parameter, (values, gradients) in zip(model.parameters(), parts, strict=True):
+    for parameter, (values, gradients) in zip(trained(model).values(), parts, strict=True):
         strides = parameter.shape, parameter.stride()
         values = values.as_strided(*strides, values.storage_offset()).copy_(parameter.detach())
         parameter.data = values

@@ -20,7 +20,7 @@ from lossgeo.directions import cosine
 from lossgeo.hessian import hessian_operator
 from lossgeo.models import in_memory_format, memory_format
 from lossgeo.objective import Objective, evaluate, evaluate_many
-from lossgeo.parameters import flatten, put
+from lossgeo.parameters import join, put
 from lossgeo.trajectory import pca
 
 Metric = Callable[[object], float]  # of loss-landscapes: its model wrapper -> a number
@@ -160,15 +160,15 @@ def peer_surfaces(
     - Every other column of the plane is evaluated one step off: a comb.
     - The network is left where the last point was, so that the first line takes off from a corner
       of the plane, each next one where the last ended, and none passes through theta.
-    - Biases move by |b|.
+    - Biases move by |b|, and frozen parameters as others do.
 
     The draws are from torch's global generator, seeded here and restored. Runs on the CPU.
     """
     inputs, targets = (torch.cat(parts).cpu() for parts in zip(*batch.blocks, strict=True))
     network = copy.deepcopy(batch.model).cpu()
     inputs = in_memory_format(inputs, memory_format(network))
-    theta = theta.cpu()
-    put(network, theta)
+    put(network, theta.cpu())
+    theta = _everything(network)
     loss = loss_landscapes.metrics.Loss(nn.functional.cross_entropy, inputs, targets)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -185,7 +185,7 @@ def peer_surfaces(
         # along the first column, and from its end to that of the second, which is run backwards
         second = kept[1] - kept[0]
         first = kept[steps] - kept[steps - 1] + second
-        lines, starts, places = [], [], [flatten(network)]
+        lines, starts, places = [], [], [_everything(network)]
         for _ in range(line_count):
             starts.append(loss_landscapes.point(network, loss))
             lines.append(
@@ -198,7 +198,7 @@ def peer_surfaces(
                     deepcopy_model=False,
                 )
             )
-            places.append(flatten(network))
+            places.append(_everything(network))
     displaced = torch.stack(places) - theta
     return Surfaces(
         minimum=minimum,
@@ -233,11 +233,16 @@ def _recorded(metric: Metric, calls: tuple[int, ...], kept: dict[int, Tensor]) -
     def asked(wrapper) -> float:
         nonlocal number
         if number in calls:
-            kept[number] = flatten(wrapper.modules[0])
+            kept[number] = _everything(wrapper.modules[0])
         number += 1
         return metric(wrapper)
 
     return asked
+
+
+def _everything(network: nn.Module) -> Tensor:
+    """All parameters as one vector: loss-landscapes moves, and freezes, every one of them."""
+    return join(p.detach() for p in network.parameters())
 
 
 def _mean_cosine(directions: Tensor) -> float:

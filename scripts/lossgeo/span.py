@@ -52,7 +52,7 @@ def spanned(objective: Objective, vectors: Sequence[Tensor], finish: Finish = sc
         return lambda coefficients: _undefined(objective, len(coefficients))
     layers = dense_layers(objective.model)
     if layers is not None:
-        return _dense(objective, stacked, layers, finish)
+        return _dense(objective, *_with_frozen(objective, stacked), layers, finish)
     targets = objective.targets
 
     def losses(coefficients: np.ndarray) -> tuple[Tensor, ...]:
@@ -107,24 +107,49 @@ def dense_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:
     return layers[1:]
 
 
-def _dense(
-    objective: Objective, vectors: Tensor, layers: list[tuple[str, nn.Module]], finish: Finish
-) -> Losses:
-    """`spanned` for a dense network. Activations are (points, features, samples)."""
+def _with_frozen(objective: Objective, vectors: Tensor) -> tuple[dict[str, Tensor], int]:
+    """All parameters at each of K vectors (K, P) by name, (K + F, ...), and F.
+
+    F is 1 where some parameters are frozen: these are at a further vector, whose coefficient is
+    always 1, and 0 at the others, as those of theta are at it.
+    """
     parts = [unflatten(v, objective.layout) for v in vectors]
     named = {name: torch.stack([part[name] for part in parts]) for name in objective.layout.names}
+    frozen = {
+        name: p.detach().unsqueeze(0)
+        for name, p in objective.model.named_parameters()
+        if name not in named
+    }
+    if not frozen:
+        return named, 0
+    named = {name: torch.cat([part, torch.zeros_like(part[:1])]) for name, part in named.items()}
+    for name, p in frozen.items():
+        named[name] = torch.cat([p.new_zeros(len(vectors), *p.shape[1:]), p])
+    return named, 1
+
+
+def _dense(
+    objective: Objective,
+    named: dict[str, Tensor],
+    frozen: int,
+    layers: list[tuple[str, nn.Module]],
+    finish: Finish,
+) -> Losses:
+    """`spanned` for a dense network. Activations are (points, features, samples)."""
     (first, _), *rest = layers
-    weight = named[f"{first}.weight"]  # (K, features, pixels)
-    features = weight.shape[1]
-    bias = named.get(f"{first}.bias", weight.new_zeros(len(vectors), features))
-    first_outputs = []  # per block: (K, features * samples)
+    weight = named[f"{first}.weight"]  # (K + frozen, features, pixels)
+    count, features = weight.shape[:2]
+    bias = named.get(f"{first}.bias", weight.new_zeros(count, features))
+    first_outputs = []  # per block: (K + frozen, features * samples)
     for inputs, _ in objective.blocks:
         outputs = torch.addmm(bias.view(-1, 1), weight.flatten(0, 1), inputs.flatten(1).T)
-        first_outputs.append(outputs.view(len(vectors), -1))
+        first_outputs.append(outputs.view(count, -1))
     buffer = weight.new_empty(CHUNK * max(outputs.shape[1] for outputs in first_outputs))
 
     def finished(c: Tensor) -> tuple[Tensor, ...]:  # of a chunk (m, K): (m, N), (m, N)
         parts = []
+        if frozen:
+            c = torch.cat([c, torch.ones_like(c[:, :1])], 1)
         later = {
             name: torch.mm(c, part.flatten(1)).view(len(c), *part.shape[1:])
             for name, part in named.items()
@@ -140,7 +165,7 @@ def _dense(
 
     def losses(coefficients: np.ndarray) -> tuple[Tensor, ...]:
         with torch.no_grad():
-            chunks = _as_tensor(coefficients, vectors).split(CHUNK)
+            chunks = _as_tensor(coefficients, weight).split(CHUNK)
             return tuple(map(torch.cat, zip(*map(finished, chunks), strict=True)))
 
     return losses

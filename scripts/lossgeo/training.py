@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.numerics import root
 from lossgeo.objective import Objective, evaluate
-from lossgeo.parameters import Layout, flatten, layout_of, put, unflatten
+from lossgeo.parameters import Layout, flatten, layout_of, put, trained, unflatten
 
 OPTIMIZERS = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
@@ -198,7 +198,7 @@ def train(
     """
     device = train_objective.device
     backward = make_backward(model, inputs, targets, device)
-    update = make_optimizer(model.parameters(), optimizer)
+    update = make_optimizer(trained(model).values(), optimizer)
 
     steps_per_epoch = -(-len(inputs) // batch_size)
     first = start.epoch if start else 0

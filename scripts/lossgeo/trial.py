@@ -16,14 +16,16 @@ from torch import nn
 from lossgeo.attention import step_by_step
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
+from lossgeo.parameters import trained
 
 
 def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None:
     """Raise ModelError unless a user's model can be trained and probed.
 
-    Its initial parameters are float32, finite and trainable, the same for the same seed and others
-    for another; its loss on two samples has finite gradients and products with its Hessian; and its
-    factory leaves the working directory, the default dtype and the recording of gradients alone.
+    Its initial parameters are float32 and finite, the same for the same seed; those that are not
+    frozen are others for another seed, those that are frozen the same; its loss on two samples has
+    finite gradients and products with its Hessian; and its factory leaves the working directory,
+    the default dtype and the recording of gradients alone.
     """
     factory, folder = spec["factory"], os.getcwd()
     try:
@@ -36,10 +38,17 @@ def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None
                 f"{factory}: two calls with the same seed gave different parameters, expected the "
                 "same; draw from torch's own generator alone"
             )
-        if _equal(model, other):
+        if _equal(model, other, list(trained(model))):
             raise ModelError(
                 f"{factory}: two seeds gave the same parameters, expected others; leave the seed "
                 "of torch's generator as it is, and draw from it"
+            )
+        frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+        if not _equal(model, other, frozen):
+            raise ModelError(
+                f"{factory}: two seeds gave other values of parameters that are frozen "
+                f"({', '.join(frozen[:3])}), expected the same: draw them from a generator of your "
+                "own, torch.Generator().manual_seed(...)"
             )
         _check_gradients(factory, model, input_shape, classes)
     finally:
@@ -61,15 +70,15 @@ def _check_shared(factory: str, folder: str) -> None:
 
 
 def _check_parameters(factory: str, model: nn.Module) -> None:
+    if not trained(model):
+        raise ModelError(
+            f"{factory}: all parameters are frozen (requires_grad is False), expected some to be "
+            "trained"
+        )
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32:
             raise ModelError(
                 f"{factory}: the parameter {name} is {parameter.dtype}, expected torch.float32"
-            )
-        if not parameter.requires_grad:
-            raise ModelError(
-                f"{factory}: the parameter {name} is frozen (requires_grad is False), expected "
-                "all to be trained"
             )
         if not parameter.isfinite().all():
             raise ModelError(
@@ -77,9 +86,11 @@ def _check_parameters(factory: str, model: nn.Module) -> None:
             )
 
 
-def _equal(a: nn.Module, b: nn.Module) -> bool:
+def _equal(a: nn.Module, b: nn.Module, names: list[str] | None = None) -> bool:
+    """Whether two models have the same parameters, or the same ones of some `names`."""
     of_a, of_b = dict(a.named_parameters()), dict(b.named_parameters())
-    return of_a.keys() == of_b.keys() and all(torch.equal(of_a[name], of_b[name]) for name in of_a)
+    names = list(of_a) if names is None else names
+    return of_a.keys() == of_b.keys() and all(torch.equal(of_a[n], of_b[n]) for n in names)
 
 
 def _check_gradients(
@@ -87,7 +98,7 @@ def _check_gradients(
 ) -> None:
     """A backward pass of the loss of two samples, and another one through it."""
     inputs = torch.randn(2, *input_shape, generator=torch_generator("trial"))
-    parameters = list(model.parameters())
+    parameters = list(trained(model).values())
     try:
         with step_by_step():
             outputs = model(inputs)

@@ -13,7 +13,7 @@ from lossgeo import surface
 from lossgeo.geometry import quadratic_r2
 from lossgeo.models import build
 from lossgeo.objective import make_objective
-from lossgeo.parameters import flatten, put, unflatten
+from lossgeo.parameters import put, unflatten
 from lossgeo.published import (
     comb,
     noise_rises,
@@ -182,7 +182,7 @@ def walked_plane(theta: torch.Tensor, model: nn.Module, steps: int) -> list[list
     thetas = []
 
     def number_of(wrapper) -> int:
-        thetas.append(flatten(wrapper.modules[0]))
+        thetas.append(nn.utils.parameters_to_vector(wrapper.modules[0].parameters()))
         return len(thetas) - 1
 
     with torch.random.fork_rng(), torch.no_grad():

@@ -44,6 +44,10 @@ def draws_elsewhere(input_shape, classes, width):
 
 
 def frozen(input_shape, classes, width):
+    return two_layers(input_shape, classes, width).requires_grad_(False)
+
+
+def frozen_by_seed(input_shape, classes, width):
     model = two_layers(input_shape, classes, width)
     model[1].weight.requires_grad_(False)
     return model
