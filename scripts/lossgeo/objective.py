@@ -17,8 +17,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lossgeo.attention import slow_path
+from lossgeo.buffers import copy_with, has_batch_normalisation, running_statistics
 from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.parameters import Layout, layout_of, unflatten
+from lossgeo.recalibration import calibrated_once, recalibrate
+
+NONE = Layout((), ())
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Objective:
     layout: Layout
     blocks: tuple[tuple[Tensor, Tensor], ...]  # inputs (n, channels, height, width), targets (n,)
     memory: float = math.inf  # bytes that graphs may take which are kept between products
+    statistics: str | None = None  # which running statistics are meant (`buffers.MODES`), if any
+    running: Layout = NONE  # of the B running statistics that are constants of L
 
     @property
     def samples(self) -> int:
@@ -70,6 +76,8 @@ def make_objective(
     device: torch.device | str = "cpu",
     block: int | None = None,
     memory: float = math.inf,
+    statistics: str | None = None,
+    calibration: Tensor | None = None,
 ) -> Objective:
     """The objective of `model`, which stays as it is, on inputs (N, ...) and targets (N,).
 
@@ -78,6 +86,10 @@ def make_objective(
     `block` is the number of samples that go through the network together, `models.block_size`
     unless given. `memory` are the bytes that graphs may take which are kept between products with
     the Hessian or its kin: what does not fit is computed again for each, to the same numbers.
+
+    A model with running statistics (batch normalisation) needs `statistics`: `frozen`, the model's
+    own, or those of `at`; or `recalibrated`, computed at each theta on the inputs of `calibration`,
+    (C, ...), C >= 2, or on all `inputs`. Raises ModelError without, see `buffers`.
     """
     if len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: need as many, and some")
@@ -87,25 +99,56 @@ def make_objective(
             "the model has no parameter with requires_grad=True, expected some: theta is made of "
             "those"
         )
+    running = running_statistics(model, inputs[:2], statistics)
     template = copy.deepcopy(model).to(device=device, dtype=dtype, memory_format=layout_in_memory)
-    return with_samples(
-        Objective(template.eval(), layout, (), memory), inputs, targets, block=block
-    )
+    objective = Objective(template.eval(), layout, (), memory)
+    if statistics == "frozen" and running.names:
+        objective = replace(objective, statistics=statistics, running=running)
+    elif statistics == "recalibrated" and has_batch_normalisation(model):
+        calibration = _as_inputs(template, inputs if calibration is None else calibration)
+        recalibrate(template, calibration)
+        objective = replace(objective, statistics=statistics)
+        block = block or max(block_size(model), len(calibration))  # which each block goes with
+    return with_samples(objective, inputs, targets, block=block)
+
+
+def at(objective: Objective, statistics: Tensor | None) -> Objective:
+    """The objective with the running statistics (B,) of a point, where they are constants of L."""
+    if not objective.running.names:
+        return objective
+    if statistics is None:
+        raise ValueError("the objective's statistics are frozen, and the point has none")
+    return replace(objective, model=copy_with(objective.model, objective.running, statistics))
+
+
+def with_running(objective: Objective) -> Objective:
+    """The loss as a function of theta and running statistics strung together, (P + B,).
+
+    On paths and planes between points both are interpolated. Where the statistics are no constants
+    of L, the objective itself.
+    """
+    layout, running = objective.layout, objective.running
+    both = Layout(layout.names + running.names, layout.shapes + running.shapes)
+    return replace(objective, layout=both, running=NONE)
 
 
 def with_samples(
     objective: Objective, inputs: Tensor, targets: Tensor, *, block: int | None = None
 ) -> Objective:
     """The same objective on other samples, inputs (N, ...) and targets (N,)."""
-    template = objective.model
-    device, dtype = next((p.device, p.dtype) for p in template.parameters())
-    layout_in_memory, block = memory_format(template), block or block_size(template)
-    inputs = inputs.to(device, dtype if inputs.is_floating_point() else None)
+    block = block or block_size(objective.model)
     blocks = tuple(
-        (in_memory_format(x, layout_in_memory), y)
-        for x, y in zip(inputs.split(block), targets.to(device).split(block), strict=True)
+        (_as_inputs(objective.model, x), y.to(next(objective.model.parameters()).device))
+        for x, y in zip(inputs.split(block), targets.split(block), strict=True)
     )
     return replace(objective, blocks=blocks)
+
+
+def _as_inputs(template: nn.Module, inputs: Tensor) -> Tensor:
+    """Inputs where, how precisely and in which memory format the model takes them."""
+    like = next(template.parameters())
+    inputs = inputs.to(like.device, like.dtype if inputs.is_floating_point() else None)
+    return in_memory_format(inputs, memory_format(template))
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,7 +193,8 @@ class _Blockwise(nn.Module):
         self.model = model
 
     def forward(self, blocks: tuple[Tensor, ...]) -> Tensor:
-        return torch.cat([self.model(x) for x in blocks])
+        with calibrated_once(self.model):
+            return torch.cat([self.model(x) for x in blocks])
 
 
 def summarise(losses: Tensor, correct: Tensor) -> dict[str, np.ndarray]:
