@@ -15,7 +15,8 @@ from torch import nn
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from lossgeo.data import DATASETS, FILES, as_tensors, load
+from lossgeo.arrays import as_tensors
+from lossgeo.data import DATASETS, FILES, load
 from lossgeo.models import build
 from lossgeo.objective import make_objective
 from lossgeo.training import train

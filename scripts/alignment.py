@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from lossgeo import probe
-from lossgeo.models import build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.parameters import Layout, layout_of
 from lossgeo.permutations import Alignment, find_groups, parameter_order, weight_matching
@@ -23,7 +22,7 @@ def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config = probe.config_of(snakemake)
     ends = [snakemake.input.snapshots_a, snakemake.input.snapshots_b]
-    model = build(config["model"], *probe.load_shape(snakemake.input.data))
+    model = probe.load_model(snakemake.input.data, config)
     units = find_groups(model, config["model"].get("permutations"))
     groups = {}
     for name in config["points"]:

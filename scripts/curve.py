@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from lossgeo import curves, probe
-from lossgeo.models import build
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
 from lossgeo.store import Group, Variable
 
@@ -57,7 +56,7 @@ def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, (a, b) = probe.config_of(snakemake), (snakemake.wildcards.a, snakemake.wildcards.b)
     files, device = snakemake.input.data, choose_device(config["device"])
-    model = build(config["model"], *probe.load_shape(files))
+    model = probe.load_model(files, config)
     inputs, targets = probe.load_split(files, config["data"], "train")
     groups = {}
     for point in config["points"]:

@@ -1,4 +1,4 @@
-"""Bring the four IDX files of the data set into the data folder."""
+"""Bring the files of a public data set into the data folder."""
 
 from lossgeo import job
 

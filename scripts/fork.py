@@ -11,7 +11,6 @@ if __name__ == "__main__":
 import torch
 
 from lossgeo import probe, runs
-from lossgeo.models import build
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
 from lossgeo.parameters import layout_of
 from lossgeo.training import train
@@ -21,7 +20,7 @@ def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, seed = probe.config_of(snakemake), int(snakemake.wildcards.seed)
     files, shared = snakemake.input.data, int(snakemake.wildcards.epoch)
-    model = build(config["model"], *probe.load_shape(files))
+    model = probe.load_model(files, config)
     torch.manual_seed(derive_seed("fork dropout", seed))
     run = train(
         model,

@@ -12,7 +12,6 @@ import numpy as np
 from lossgeo import probe
 from lossgeo.hessian import sample_forms
 from lossgeo.ladder import Leading, disjoint_subsets, leading_eigenpairs
-from lossgeo.models import build
 from lossgeo.numerics import choose_device, make_deterministic, numpy_generator, torch_generator
 from lossgeo.objective import make_objective, mean_and_error
 from lossgeo.store import Group, Variable
@@ -79,7 +78,7 @@ def main(snakemake) -> None:
     settings, split = config["ladder"], config["objective"]["split"]
     identity = probe.run_identity(snapshots)
     device = choose_device(config["device"])
-    model = build(config["model"], *probe.load_shape(snakemake.input.data))
+    model = probe.load_model(snakemake.input.data, config)
     inputs, targets = probe.load_split(snakemake.input.data, config["data"], split)
     groups = {}
     for name in config["points"]:

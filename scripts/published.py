@@ -11,7 +11,6 @@ import numpy as np
 
 from lossgeo import probe, published, store
 from lossgeo.geometry import fitted_anisotropy, quadratic_r2
-from lossgeo.models import build
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
 from lossgeo.objective import Objective, evaluate, make_objective
 from lossgeo.probe import Point
@@ -56,7 +55,7 @@ def objectives(
 ) -> tuple[Objective, Objective, list[Objective]]:
     """The training and the test loss, and those of the first mini-batches of the test split."""
     settings, device = config["published"], choose_device(config["device"])
-    model = build(config["model"], *probe.load_shape(files))
+    model = probe.load_model(files, config)
     train, test = (probe.load_split(files, config["data"], split) for split in ("train", "test"))
     parts = zip(*(part.split(settings["batch_size"]) for part in test), strict=True)
     batches = [make_objective(model, *part, device=device) for part in parts]

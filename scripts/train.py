@@ -11,7 +11,6 @@ import torch
 
 from lossgeo import probe, runs, store
 from lossgeo.hessian import gradient
-from lossgeo.models import build
 from lossgeo.numerics import (
     choose_device,
     derive_seed,
@@ -26,9 +25,9 @@ from lossgeo.training import train
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, seed = probe.config_of(snakemake), int(snakemake.wildcards.seed)
-    files, data, spec = snakemake.input.data, config["data"], config["model"]
+    files, data = snakemake.input.data, config["data"]
     device = choose_device(config["device"])
-    model = build(spec, *probe.load_shape(files), seed=derive_seed("initialisation", seed))
+    model = probe.load_model(files, config, seed=derive_seed("initialisation", seed))
     layout = layout_of(model)
     matched = None
     if "matched_loss" in config:

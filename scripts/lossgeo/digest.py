@@ -9,14 +9,17 @@ import ast
 import functools
 import hashlib
 import io
+import json
+import sys
 import sysconfig
 import tokenize
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import decode_source, find_spec
 from pathlib import Path
+from typing import Any
 
-from lossgeo import memory
+from lossgeo import memory, records
 
 
 def code_digests(script: Path | str, root: Path | str) -> dict[str, str]:
@@ -71,6 +74,21 @@ def _factory_digests(module: str, folders: tuple[Path, ...]) -> dict[str, str]:
             found[str(path.relative_to(folder))] = file_digest(path)
             waiting += imports(path, folder)
     return dict(sorted(found.items()))
+
+
+def call_digest(reference: str, arguments: Mapping[str, Any]) -> str:
+    """The digest of what a call of a user's function, `package.module:function`, depends on.
+
+    Its code (`factory_digests`), and its arguments: where text names a file, that file's bytes.
+    """
+    files = [Path(value) for value in arguments.values() if isinstance(value, str)]
+    said = {
+        "factory": reference,
+        "arguments": dict(arguments),
+        "code": factory_digests(reference.partition(":")[0], [Path.cwd(), *sys.path]),
+        "files": {str(path): records.digest_now(path) for path in files if path.is_file()},
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def find_folder(module: str, folders: Iterable[Path | str]) -> Path | None:

@@ -75,33 +75,45 @@ ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "gelu": nn.GELU}
 FAMILIES = {"mlp": mlp, "cnn": cnn}
 
 
-def build(spec: Mapping, input_shape: tuple[int, ...], classes: int, *, seed: int = 0) -> nn.Module:
+def build(
+    spec: Mapping,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    seed: int = 0,
+    example: tuple[Tensor, Tensor] | None = None,
+) -> nn.Module:
     """A freshly initialised network; equal arguments give equal parameters.
 
     `spec` is a model of the config: `{"family": "mlp" | "cnn", "width": w}`, where `"activation"`
     may be "gelu" in place of "relu", or `{"factory": "package.module:function",
-    "arguments": {...}}`, which is called as `function(input_shape, classes, **arguments)`. The
-    caller's random state is left as it was.
+    "arguments": {...}}`, which is called as `function(input_shape, outputs, **arguments)`. The
+    caller's random state is left as it was. `outputs` counts classes, entries of a target, or
+    tokens (`arrays.outputs_of`); a user's model is tried on the inputs and targets of an `example`
+    of two samples, or on zeros where there is none.
 
     Raises ModelError where a factory cannot be imported or called, or where what it returns cannot
     be probed: no parameters, parameters that are not floating point, buffers (running statistics
-    are state that theta does not hold), or outputs that are not (n, classes).
+    are state that theta does not hold), or outputs that are not (n, outputs), or of tokens
+    (n, length, outputs).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if "factory" not in spec:
             activation = spec.get("activation", "relu")
-            return FAMILIES[spec["family"]](spec["width"], input_shape, classes, activation)
+            return FAMILIES[spec["family"]](spec["width"], input_shape, outputs, activation)
         try:
-            model = load_factory(spec["factory"])(input_shape, classes, **spec.get("arguments", {}))
+            model = load_factory(spec["factory"])(input_shape, outputs, **spec.get("arguments", {}))
         except ModelError:
             raise
         except Exception as error:
             raise ModelError(
                 f"the factory {spec['factory']} failed when called with input_shape={input_shape}, "
-                f"classes={classes}, arguments={spec.get('arguments', {})}: {error!r}"
+                f"outputs={outputs}, arguments={spec.get('arguments', {})}: {error!r}"
             ) from error
-    _check(model, spec["factory"], input_shape, classes)
+    if example is None:
+        example = torch.zeros(2, *input_shape), torch.zeros(2, dtype=torch.int64)
+    _check(model, spec["factory"], outputs, *example)
     return model
 
 
@@ -148,7 +160,7 @@ def in_memory_format(inputs: Tensor, layout: torch.memory_format) -> Tensor:
     ).copy_(inputs)
 
 
-def _check(model: nn.Module, reference: str, input_shape: tuple[int, ...], classes: int) -> None:
+def _check(model: nn.Module, reference: str, outputs: int, inputs: Tensor, targets: Tensor) -> None:
     if not isinstance(model, nn.Module):
         raise ModelError(f"{reference} returned a {type(model).__name__}, not a torch.nn.Module")
     parameters = list(model.parameters())
@@ -160,14 +172,16 @@ def _check(model: nn.Module, reference: str, input_shape: tuple[int, ...], class
             f"{reference}: the model has buffers ({', '.join(buffers[:3])}), which are state "
             "outside theta; replace batch normalisation by group or layer normalisation"
         )
+    of_tokens = not targets.is_floating_point() and targets.ndim > 1
+    expected = (*targets.shape, outputs) if of_tokens else (len(targets), outputs)
+    found = f"{len(inputs)} inputs of {tuple(inputs.shape[1:])}"
     try:
         with torch.no_grad():
-            shape = tuple(model.eval()(torch.zeros(2, *input_shape)).shape)
+            shape = tuple(model.eval()(inputs).shape)
     except Exception as error:
         raise ModelError(
-            f"{reference}: the model failed on 2 images of {input_shape}, expected outputs "
-            f"(2, {classes}): {error!r}"
+            f"{reference}: the model failed on {found}, expected outputs {expected}: {error!r}"
         ) from error
     model.train()
-    if shape != (2, classes):
-        raise ModelError(f"{reference}: 2 images of {input_shape} gave {shape}, not (2, {classes})")
+    if shape != expected:
+        raise ModelError(f"{reference}: {found} gave {shape}, not {expected}")

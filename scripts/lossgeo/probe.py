@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lossgeo import store
-from lossgeo.data import as_tensors, load, sha256, subset
+from lossgeo.arrays import as_tensors, open_split, outputs_of, shape_of
+from lossgeo.data import sha256, subset
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, kernels, numpy_generator
 from lossgeo.objective import Objective, make_objective
 from lossgeo.store import Group
 from lossgeo.training import find_point
-
-SPLITS = {"train": slice(0, 2), "test": slice(2, 4)}  # of data.FILES
 
 IDENTITY = ("model", "parameters", "optimizer", "seed")
 
@@ -50,27 +49,45 @@ def load_split(
     seed: int | None = None,
     purpose: str = "objective",
 ) -> tuple[Tensor, Tensor]:
-    """Inputs (n, 1, height, width) and targets (n,) of a split of the data set in `files`.
+    """Inputs (n, ...) and targets (n, ...) of a split of the data set in `files`.
 
-    `files` are the four of `data.FILES`, in that order. `data` is what `study.get_data_spec`
-    returns: which seeded subset of the files the study calls its split. `samples` draws a further
-    subset of that, of at most that size, which belongs to `purpose` and to the run's `seed`: two
-    purposes and two seeds draw independently, so that intervals over seeds contain the choice of
-    the samples; models and optimizers of one seed share them, so that they can be compared in
-    pairs.
+    `files` are as in `arrays.open_split`, and the tensors as in `arrays.as_tensors`: float32, or
+    int64 classes and token ids. Of memory maps, only the samples that are chosen are read. `data`
+    is what `study.get_data_spec` returns: how inputs are normalised, and which seeded subset of
+    the files the study calls its split. `samples` draws a further subset of that, of at most that
+    size, which belongs to `purpose` and to the run's `seed`: two purposes and two seeds draw
+    independently, so that intervals over seeds contain the choice of the samples; models and
+    optimizers of one seed share them, so that they can be compared in pairs.
     """
-    pixels, classes = load(*files[SPLITS[split]])
-    chosen = subset(len(pixels), data[f"{split}_samples"], generator=numpy_generator("data", split))
+    inputs, targets = open_split(files, split)
+    chosen = subset(len(inputs), data[f"{split}_samples"], generator=numpy_generator("data", split))
     if samples is not None and samples < len(chosen):
         generator = numpy_generator(purpose, split, seed)
         chosen = chosen[subset(len(chosen), samples, generator=generator)]
-    return as_tensors(pixels[chosen], classes[chosen], data["mean"], data["std"])
+    if len(chosen) < len(inputs):  # all of a map is not read before it is needed
+        inputs, targets = inputs[chosen], targets[chosen]
+    return as_tensors(inputs, targets, data["mean"], data["std"])
 
 
 def load_shape(files: Sequence[Path | str]) -> tuple[tuple[int, ...], int]:
-    """Shape of one input (channels, height, width), and the number of classes in both splits."""
-    (pixels, train), (_, test) = (load(*files[SPLITS[split]]) for split in ("train", "test"))
-    return (1, *pixels.shape[1:]), int(max(train.max(), test.max())) + 1
+    """Shape of one input, as (channels, height, width), and the number of outputs.
+
+    That is of the classes in both splits, of the entries of a target that is not a class, or of
+    the tokens there are (`arrays.outputs_of`).
+    """
+    splits = [open_split(files, split) for split in ("train", "test")]
+    return shape_of(splits[0][0]), outputs_of(splits)
+
+
+def load_model(files: Sequence[Path | str], config: Mapping, *, seed: int = 0) -> nn.Module:
+    """A freshly initialised `model` of a job's config, for the `data` in `files`.
+
+    A user's is tried on the first two samples (see `models.build`).
+    """
+    inputs, targets = open_split(files, "train")
+    data = config["data"]
+    example = as_tensors(inputs[:2], targets[:2], data["mean"], data["std"])
+    return build(config["model"], *load_shape(files), seed=seed, example=example)
 
 
 def load_objective(
@@ -88,7 +105,7 @@ def load_objective(
     `memory` (GB) there is for its graphs.
     """
     return make_objective(
-        build(config["model"], *load_shape(files)),
+        load_model(files, config),
         *load_split(files, config["data"], split, samples, seed=seed, purpose=purpose),
         device=choose_device(config["device"]),
         memory=config.get("memory", math.inf) * 1e9,

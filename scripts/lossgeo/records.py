@@ -19,6 +19,10 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lossgeo import memory
+
+LARGE = 2**30  # bytes
+
 # whose versions can change what is made; Snakemake watches over the environments of --sdm
 PACKAGES = (
     "h5py",
@@ -175,19 +179,49 @@ def relative(path: Path | str, results: Path | str) -> str:
     return Path(os.path.relpath(path, results)).as_posix()
 
 
-def tracked(files: Iterable[str], results: Path | str, data: Path | str) -> dict[str, str]:
+def tracked(
+    files: Iterable[str], results: Path | str, data: Collection[Path | str]
+) -> dict[str, str]:
     """Relative path -> path of those files that have records: in the results, but not the data."""
-    named = {relative(path, results): path for path in files if Path(path).parent != Path(data)}
+    left_out = {Path(path) for path in data}
+    named = {relative(path, results): path for path in files if Path(path) not in left_out}
     return {name: path for name, path in named.items() if not name.startswith("..")}
 
 
-def digest(path: Path | str) -> str:
+def digest_now(path: Path | str) -> str:
+    """The sha256 of a file, which is read once as long as its size and time stay as they are."""
+    stat = Path(path).stat()
+    return _digest_of(Path(path), stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _digest_of(path: Path, size: int, mtime: int) -> str:
+    return digest_like(path)
+
+
+def digest_like(path: Path | str, expected: str = "") -> str:
+    """The digest of a file's bytes, of the kind of another: sha256, or "md5:" and the md5.
+
+    A file of LARGE bytes or more is read once, as long as its size and time stay as they are.
+    """
+    stat, is_md5 = Path(path).stat(), expected.startswith("md5:")
+
+    def work() -> str:
+        return f"md5:{digest(path, 'md5')}" if is_md5 else digest(path)
+
+    if stat.st_size < LARGE:
+        return work()
+    key = [str(Path(path).resolve()), stat.st_size, stat.st_mtime_ns, is_md5]
+    return memory.recall(memory.key_of(json.dumps(key)), work)
+
+
+def digest(path: Path | str, algorithm: str = "sha256") -> str:
     """The sha256 of a file's bytes; of a folder, that of its files' names and digests."""
     if Path(path).is_dir():
         lines = [f"{digest(file)} {relative(file, path)}\n" for file in _files(path)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def distributions(modules: Collection[str]) -> list[str]:

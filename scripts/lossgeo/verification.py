@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lossgeo import records
-from lossgeo.data import FILES
+from lossgeo.arrays import NPY
+from lossgeo.data import DATASETS, FILES
 from lossgeo.records import RecordError
 
 STATES = {
@@ -24,6 +25,7 @@ WRONG = ("stale", "foreign", "damaged", "unknown", "left over")
 BESIDE = ("logs", "benchmarks", "data", "study")  # folders without artefacts of a stage
 ASIDE = ".aside"
 SAID = " is made again: "
+DATA = {*NPY, *FILES, *(name for known in DATASETS.values() for name in known.sha256)}
 WORDS = {"ok": "what it is made from is made again"}  # of Snakemake's status
 
 
@@ -98,7 +100,7 @@ def _walk(results: Path) -> list[str]:
             folders[:] = [f for f in folders if f not in (*BESIDE, ASIDE)]
             # another study's results inside this one's
             folders[:] = [f for f in folders if not (at / f / "tables").is_dir()]
-        if set(FILES) & set(files):
+        if DATA & set(files):
             continue  # data
         for name in files:
             path = at / name

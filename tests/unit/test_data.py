@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossgeo import data
+from lossgeo.arrays import as_tensors
 from lossgeo.data import (
     DATASETS,
     FILES,
     DataError,
-    as_tensors,
     check_files,
     fetch,
     load,
@@ -149,11 +149,22 @@ def test_a_damaged_file_is_named_with_found_and_expected_digest(folder, name):
         assert word in str(raised.value)
 
 
-def test_every_known_data_set_has_all_four_digests():
-    for known in DATASETS.values():
-        assert set(known.sha256) == set(FILES)
-        assert all(len(digest) == 64 for digest in known.sha256.values())
-        assert 0 < known.mean < known.std < 1
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_a_known_data_set_of_idx_files_has_all_four_digests(name):
+    known = DATASETS[name]
+    assert set(known.sha256) == set(FILES)
+    assert all(len(digest) == 64 for digest in known.sha256.values())
+    assert 0 < known.mean < known.std < 1
+
+
+@pytest.mark.parametrize(("name", "mirror"), [("cifar-10", "CIFAR10"), ("cifar-100", "CIFAR100")])
+def test_the_digests_of_cifar_are_those_that_torchvision_knows(name, mirror):
+    known, theirs = DATASETS[name], getattr(torchvision.datasets, mirror)
+    listed = [*theirs.train_list, *theirs.test_list]
+    assert known.mirror == mirror
+    assert dict(known.sha256) == {file: f"md5:{digest}" for file, digest in listed}
+    assert list(known.sha256)[-1] == theirs.test_list[0][0], "the test split comes last"
+    assert len(known.mean) == len(known.std) == 3
 
 
 @pytest.fixture

@@ -158,7 +158,9 @@ def test_data_that_was_changed_after_the_plan_is_refused(project):
     images = project / "data" / "stripes" / "images"
     images.write_bytes(b"as planned")
     source = (
-        "snakemake.input = ['data/stripes/images']\n"
+        "from snakemake.iocontainers import InputFiles\n"
+        "snakemake.input = InputFiles(['data/stripes/images'])\n"
+        "snakemake.input._set_name('data', 0, end=1)\n"
         f"snakemake.params['config'] = {{'data': {{'sha256': {{'images': {sha256(images)!r}}}}}}}\n"
         + (project / "scripts" / "work.py").read_text()
     )

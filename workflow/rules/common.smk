@@ -159,14 +159,14 @@ def check_target(wildcards, stage=None):
 
 
 def get_data_of_run(wildcards, stage=None):
-    """The four IDX files, for a run of the study, or for one that `stage` measures."""
+    """The files of the data, for a run of the study, or for one that `stage` measures."""
     check_target(wildcards, stage)
     return get_data_files()
 
 
 def get_data_files():
-    """The four IDX files. Their digests are among the params, so their times do not matter."""
-    return [ancient(f"{study.get_data_folder(config)}/{name}") for name in data.FILES]
+    """The files of the data. Their digests are among the params, so their times do not matter."""
+    return [ancient(str(path)) for path in study.get_data_files(config)]
 
 
 def get_run_files(file, stage=None):

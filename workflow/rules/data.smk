@@ -1,11 +1,11 @@
-if config["data"]["source"] != "files":
+if study.is_fetched(config):
 
     # Without params: which way the files come and which code brings them does not matter, because
     # their checksums are fixed; what reads them has these among its own params. Nor may this rule
     # rerun while the files are there: Snakemake 9.27 then drops the jobs behind ancient() inputs.
     rule data:
         output:
-            [f"{study.get_data_folder(config)}/{name}" for name in data.FILES],
+            [str(path) for path in study.get_data_files(config)],
         log:
             f"{study.get_data_folder(config)}/fetch.log",
         benchmark:

@@ -117,8 +117,8 @@ def get_results(job):
 
 def get_recorded_inputs(job):
     """The inputs of a job that have records, relative to the results."""
-    folder = study.get_data_folder(job.rule.module_globals["config"])
-    return list(records.tracked(job.input, get_results(job), folder))
+    files = study.get_data_files(job.rule.module_globals["config"])
+    return list(records.tracked(job.input, get_results(job), files))
 
 
 def without_tiles(names):
