@@ -19,10 +19,8 @@ from torch.func import functional_call
 from lossgeo.attention import slow_path
 from lossgeo.buffers import copy_with, has_batch_normalisation, running_statistics
 from lossgeo.models import block_size, in_memory_format, memory_format
-from lossgeo.parameters import Layout, layout_of, unflatten
+from lossgeo.parameters import NONE, Layout, layout_of, unflatten
 from lossgeo.recalibration import calibrated_once, recalibrate
-
-NONE = Layout((), ())
 
 
 @dataclass(frozen=True)

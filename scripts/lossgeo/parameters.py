@@ -28,6 +28,9 @@ class Layout:
         return sum(self.sizes)
 
 
+NONE = Layout((), ())
+
+
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters that are not frozen (requires_grad), by name; tied ones once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -1,5 +1,6 @@
 """What a stage probes, the objective of a run and theta at its points, and what it leaves."""
 
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class Point:
     status: str  # "ok", "diverged" or "not reached"
     step: int  # optimizer steps taken; -1 where the point was not reached
     preconditioner: Tensor | None  # (P,) Adam's (`training.preconditioner`), NaN as theta; or none
+    buffers: Tensor | None = None  # (B,) running statistics that are constants of the loss; or none
 
 
 def config_of(snakemake) -> dict:
@@ -170,20 +172,31 @@ def load_point(snapshots: Path | str, point: str) -> Point:
     if found is None or not np.isfinite(found["theta"]).all():
         status = "diverged" if attributes["diverged"] else "not reached"
         nothing = torch.full((attributes["parameters"],), torch.nan)
-        return Point(nothing, status, -1, nothing if attributes["preconditioned"] else None)
+        shapes = json.loads(attributes.get("buffer_shapes", "[]"))
+        buffers = torch.full((sum(map(math.prod, shapes)),), torch.nan) if shapes else None
+        scale = nothing if attributes["preconditioned"] else None
+        return Point(nothing, status, -1, scale, buffers)
     preconditioner = found.get("preconditioner")
     if preconditioner is not None and np.isfinite(preconditioner).all():
         preconditioner = torch.from_numpy(preconditioner)
     else:
         preconditioner = None
-    return Point(torch.from_numpy(found["theta"]), "ok", int(found["step"]), preconditioner)
+    buffers = torch.from_numpy(found["buffers"]) if "buffers" in found else None
+    theta, step = torch.from_numpy(found["theta"]), int(found["step"])
+    return Point(theta, "ok", step, preconditioner, buffers)
 
 
 def _read_point(snapshots: Path | str, point: str) -> dict[str, np.ndarray] | None:
-    """theta, step and, if there is one, the preconditioner; None where there is no such point."""
+    """theta, step and, if there are any, preconditioner and running statistics.
+
+    None where there is no such point.
+    """
+    attributes = store.attributes(snapshots)
     vectors = ["theta"]
-    if store.attributes(snapshots)["preconditioned"]:
+    if attributes["preconditioned"]:
         vectors.append("preconditioner")
+    if "buffer_names" in attributes:
+        vectors.append("buffers")
     if point == "matched":
         if "matched" not in store.subgroups(snapshots):
             return None

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lossgeo import store
-from lossgeo.parameters import Layout
+from lossgeo.parameters import NONE, Layout
 from lossgeo.probe import load_point
 from lossgeo.store import Group, Variable
 from lossgeo.training import Matched, Run, Start
@@ -25,6 +25,7 @@ VECTORS = {
         "nats",
         "Adam's, P: its update is theta <- theta - lr m / P, m the mean gradient",
     ),
+    "buffers": ("1", "running statistics, in the order of the attribute buffer_names"),
 }
 STATES = {  # of an optimizer, see training.read_states
     "momentum_buffer": ("nats", "SGD's, the running sum of the gradients"),
@@ -40,9 +41,13 @@ def as_groups(run: Run) -> dict[str, Group]:
         name: Variable(("snapshot",), values[run.snapshot_rows], *UNITS[name])
         for name, values in run.history.items()
     }
-    rows = {"theta": run.snapshots, "preconditioner": run.preconditioners}
+    rows = {
+        "theta": run.snapshots,
+        "preconditioner": run.preconditioners,
+        "buffers": run.buffers,
+    }
     vectors = {
-        name: Variable(("snapshot", "parameter"), values, *VECTORS[name])
+        name: Variable(("snapshot", _axis_of(name)), values, *VECTORS[name])
         for name, values in rows.items()
         if values is not None
     }
@@ -60,7 +65,11 @@ def as_groups(run: Run) -> dict[str, Group]:
 
 
 def _matched(matched: Matched) -> Group:
-    vectors = {"theta": matched.theta, "preconditioner": matched.preconditioner}
+    vectors = {
+        "theta": matched.theta,
+        "preconditioner": matched.preconditioner,
+        "buffers": matched.buffers,
+    }
     numbers = {
         "step": (matched.step, *UNITS["step"]),
         "epoch": (matched.epoch, *UNITS["epoch"]),
@@ -69,7 +78,7 @@ def _matched(matched: Matched) -> Group:
     }
     return Group(
         {
-            name: Variable(("parameter",), vector, *VECTORS[name])
+            name: Variable((_axis_of(name),), vector, *VECTORS[name])
             for name, vector in vectors.items()
             if vector is not None
         }
@@ -80,13 +89,25 @@ def _matched(matched: Matched) -> Group:
     )
 
 
-def describe(run: Run, layout: Layout) -> dict[str, str | bool]:
-    """What the root attributes of a run's file say beside which run it is."""
+def _axis_of(vector: str) -> str:
+    return "buffer" if vector == "buffers" else "parameter"
+
+
+def describe(run: Run, layout: Layout, running: Layout = NONE) -> dict[str, str | bool]:
+    """What the root attributes of a run's file say beside which run it is.
+
+    `running` is the layout of the running statistics, where snapshots have them.
+    """
+    buffers = {
+        "buffer_names": json.dumps(running.names),
+        "buffer_shapes": json.dumps(running.shapes),
+    }
     return {
         "diverged": run.diverged,
         "preconditioned": run.preconditioners is not None,
         "parameter_names": json.dumps(layout.names),
         "parameter_shapes": json.dumps(layout.shapes),
+        **(buffers if running.names else {}),
     }
 
 
@@ -95,10 +116,11 @@ def load_start(snapshots: Path | str, epoch: int) -> Start:
 
     theta is NaN where that run has none there: it had diverged, or it was not trained so long.
     """
-    theta = load_point(snapshots, f"epoch{epoch}" if epoch else "init").theta.numpy()
+    point = load_point(snapshots, f"epoch{epoch}" if epoch else "init")
     states = {}
     if "optimizer" in store.subgroups(snapshots):
         kept = store.read(snapshots, "optimizer").variables
         for row in np.flatnonzero(kept["epoch"].values == epoch):
             states = {name: kept[name].values[row] for name in STATES if name in kept}
-    return Start(theta, epoch, states)
+    buffers = None if point.buffers is None else point.buffers.numpy()
+    return Start(point.theta.numpy(), epoch, states, buffers)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lossgeo import buffers
 from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.numerics import root
-from lossgeo.objective import Objective, evaluate
+from lossgeo.objective import Objective, at, evaluate
 from lossgeo.parameters import Layout, flatten, layout_of, put, trained, unflatten
 
 OPTIMIZERS = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
@@ -20,6 +21,9 @@ HISTORY = ("step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_a
 NEAR, KEPT = 1.5, 20  # below so many times the target, looks are at most so many steps apart
 OVERSHOOT = 0.03  # how far below its target, relatively, a matched loss is to lie at most
 MORE_CHECKS = 100  # for a loss that lies so, once one lies below
+
+# a step, and theta, the preconditioner and the running statistics after it
+Passed = tuple[int, Tensor, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Matched:
     epoch: float
     loss: float  # nats
     loss_se: float  # its standard error over the samples, nats
+    buffers: np.ndarray | None = None  # (B,) float32, as in Run
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Run:
     # each whole one but the last
     states: dict[str, np.ndarray]
     state_epochs: np.ndarray
+    # (S, B) float32, running statistics where these are constants of the loss (`buffers`)
+    buffers: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Start:
     theta: np.ndarray  # (P,) float32
     epoch: int
     states: Mapping[str, np.ndarray] = field(default_factory=dict)  # (P,), as in Run.states
+    buffers: np.ndarray | None = None  # (B,) float32, as in Run
 
 
 def make_optimizer(parameters, spec: Mapping) -> torch.optim.Optimizer:
@@ -136,9 +144,12 @@ def make_backward(
 
     Returns a function of a batch, indices on that device, that adds the gradient of its mean
     cross-entropy to those of the parameters, and returns the mean. The batch goes through the
-    network in shares that fit the cache, in the memory format that suits the network.
+    network in shares that fit the cache, in the memory format that suits the network; in one, where
+    a forward pass in training mode changes buffers or normalises over what it is given.
     """
     format_in_memory, block = memory_format(model), block_size(model)
+    if buffers.changed_by_training(model, inputs[:2]) or buffers.has_batch_normalisation(model):
+        block = len(inputs)
     model.to(device=device, memory_format=format_in_memory)
     inputs, targets = inputs.to(device), targets.to(device)
 
@@ -202,8 +213,12 @@ def train(
 
     steps_per_epoch = -(-len(inputs) // batch_size)
     first = start.epoch if start else 0
+    running = train_objective.running
     if start:
         put(model, torch.from_numpy(start.theta))
+        if start.buffers is not None:
+            buffers.write(model, running, torch.from_numpy(start.buffers))
+        buffers.count_batches(model, first * steps_per_epoch)
         states = {name: torch.from_numpy(vector) for name, vector in start.states.items()}
         write_states(update, states, layout_of(model), first * steps_per_epoch)
     evaluation_steps = spread(steps_per_epoch, evaluations_per_epoch)
@@ -212,18 +227,22 @@ def train(
     rows: list[tuple] = []
     snapshots: list[np.ndarray] = []
     preconditioners: list[np.ndarray] = []
+    statistics: list[np.ndarray] = []
     snapshot_rows: list[int] = []
     states_by_epoch: dict[int, dict[str, np.ndarray]] = {}
 
     def record(epoch: int, step_in_epoch: int, with_snapshot: bool) -> bool:
         """Add a row of history, and a snapshot if asked; return whether theta is finite."""
-        theta = flatten(model)
+        theta, own = flatten(model), buffers.read(model, running)
         finite = bool(torch.isfinite(theta).all())
         if with_snapshot or not finite:
             snapshots.append(as_stored(theta))
             preconditioners.append(as_stored(preconditioner(update)))
+            statistics.append(as_stored(own))
             snapshot_rows.append(len(rows))
-        train_now, test_now = evaluate(train_objective, theta), evaluate(test_objective, theta)
+        train_now, test_now = (
+            evaluate(at(objective, own), theta) for objective in (train_objective, test_objective)
+        )
         rows.append(
             (
                 epoch * steps_per_epoch + step_in_epoch,
@@ -236,14 +255,18 @@ def train(
         )
         return finite
 
-    def seen(passed: tuple[int, Tensor, Tensor | None]) -> Matched:
+    def seen(passed: Passed) -> Matched:
         """A theta of the run as its objective sees it."""
-        step, theta, divisor = passed
-        now = evaluate(matched[0], theta)
+        step, theta, divisor, own = passed
+        now = evaluate(at(matched[0], own), theta)
         epoch = step / steps_per_epoch
-        return Matched(as_stored(theta), as_stored(divisor), step, epoch, now.loss, now.loss_se)
+        vectors = as_stored(theta), as_stored(divisor)
+        return Matched(*vectors, step, epoch, now.loss, now.loss_se, as_stored(own))
 
-    skipped: list[tuple[int, Tensor, Tensor | None]] = []  # since the last look, near the target
+    def passing(step: int) -> Passed:
+        return step, flatten(model), preconditioner(update), buffers.read(model, running)
+
+    skipped: list[Passed] = []  # since the last look, near the target
     best: Matched | None = None
     due, last = 0, math.inf  # step of the next look, and of the last one
     before = (0, math.inf)  # step and loss of the look before
@@ -252,7 +275,7 @@ def train(
         """Keep theta if its loss is closer to the target than the best so far, from below."""
         nonlocal best, due, last, before
         target = matched[1]
-        now = seen((step, flatten(model), preconditioner(update)))
+        now = seen(passing(step))
         if best is None and now.loss <= target:
             last = step + MORE_CHECKS
             for passed in skipped:  # the first within reach, if the loss was there before
@@ -285,7 +308,7 @@ def train(
             if matched and due <= taken <= last:
                 look(taken)
             elif matched and best is None and before[1] < NEAR * matched[1]:
-                skipped.append((taken, flatten(model), preconditioner(update)))
+                skipped.append(passing(taken))
             if step in evaluation_steps or step in snapshot_steps:
                 finite = record(epoch, step, step in snapshot_steps)
             if not finite:
@@ -316,6 +339,7 @@ def train(
             for name in next(iter(states_by_epoch.values()), {})
         },
         state_epochs=np.array(list(states_by_epoch), dtype=np.int64),
+        buffers=np.stack(statistics) if running.names else None,
     )
 
 

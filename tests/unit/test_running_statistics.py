@@ -1,12 +1,14 @@
 """Batch normalisation, frozen and recalibrated: everything that is measured is of one function."""
 
 import copy
+import json
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lossgeo import buffers, gauss_newton, hessian, paths
+from lossgeo import buffers, gauss_newton, hessian, paths, probe, runs, store
 from lossgeo.hessian import hessian_operator, sample_forms
 from lossgeo.models import ModelError
 from lossgeo.objective import (
@@ -21,6 +23,7 @@ from lossgeo.parameters import flatten, put, unflatten
 from lossgeo.sharpness import average_rises, worst_case
 from lossgeo.surface import second_difference
 from lossgeo.trace import of_samples
+from lossgeo.training import Start, train
 
 CLASSES, SAMPLES = 3, 11
 functional = nn.functional
@@ -339,3 +342,96 @@ def test_a_layer_that_is_called_twice_is_not_recalibrated(setting):
     objective = make_objective(model, setting.inputs, setting.targets, statistics="recalibrated")
     with pytest.raises(ModelError, match="called twice"):
         evaluate(objective, flatten(model))
+
+
+def trained_run(setting: Setting, statistics: str, **settings):
+    """Three epochs in batches of 4 with momentum, by `training.train`; norm2 keeps plain means."""
+    torch.manual_seed(1)
+    model = ResNet().double()
+    model.drop.p = 0.0
+    model.norm2.momentum = None
+    objective = setting.objective(statistics, model)
+    arguments = {
+        "optimizer": {"name": "SGD", "lr": 0.1, "momentum": 0.5},
+        "epochs": 3,
+        "batch_size": 4,
+        "evaluations_per_epoch": 1,
+        "snapshots_per_epoch": 1,
+        "generator": torch.Generator().manual_seed(3),
+    }
+    run = train(
+        model, setting.inputs, setting.targets, objective, objective, **arguments | settings
+    )
+    return run, objective
+
+
+@both
+def test_training_is_torchs_and_history_of_the_mode(setting, statistics):
+    run, objective = trained_run(setting, statistics)
+    torch.manual_seed(1)
+    model = ResNet().double()
+    model.drop.p = 0.0
+    model.norm2.momentum = None
+    update = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    generator = torch.Generator().manual_seed(3)
+    for epoch in range(4):
+        if epoch:
+            model.train()
+            for batch in torch.randperm(SAMPLES, generator=generator).split(4):
+                update.zero_grad()
+                functional.cross_entropy(
+                    model(setting.inputs[batch]), setting.targets[batch]
+                ).backward()
+                update.step()
+        evaluated = model.eval()
+        if statistics == "recalibrated":
+            evaluated = plainly_recalibrated(model, setting.calibration)
+        with torch.no_grad():
+            exact = functional.cross_entropy(evaluated(setting.inputs), setting.targets)
+        assert run.history["train_loss"][epoch] == pytest.approx(float(exact), rel=1e-10)
+        if statistics == "frozen":
+            own = buffers.read(model, objective.running).float().numpy()
+            np.testing.assert_allclose(run.buffers[epoch], own, rtol=1e-6, atol=1e-7)
+    assert (run.buffers is None) == (statistics == "recalibrated")
+
+
+@both
+def test_a_run_that_goes_on_is_the_run(setting, statistics):
+    """Its running statistics and their counters too."""
+    run, _ = trained_run(setting, statistics)
+    states = {name: values[0] for name, values in run.states.items()}
+    own = None if run.buffers is None else run.buffers[1]
+    start = Start(run.snapshots[1], 1, states, own)
+    rest, _ = trained_run(setting, statistics, start=start)
+    np.testing.assert_allclose(rest.snapshots, run.snapshots[1:], rtol=1e-4, atol=1e-6)
+    for name in ("train_loss", "test_loss"):
+        np.testing.assert_allclose(rest.history[name], run.history[name][1:], rtol=1e-5)
+
+
+def test_a_matched_point_has_its_own_statistics(setting):
+    run, objective = trained_run(setting, "frozen")
+    target = float(np.sort(run.history["train_loss"])[1])
+    run, objective = trained_run(setting, "frozen", matched=(objective, target))
+    found = evaluate(
+        at(objective, torch.from_numpy(run.matched.buffers)), torch.from_numpy(run.matched.theta)
+    )
+    assert found.loss == pytest.approx(run.matched.loss, rel=1e-5)
+    assert found.loss <= target * (1 + 1e-5)
+
+
+def test_snapshots_keep_the_statistics_of_their_points(setting, tmp_path):
+    run, objective = trained_run(setting, "frozen")
+    path = tmp_path / "snapshots.h5"
+    described = runs.describe(run, objective.layout, objective.running)
+    store.write(path, runs.as_groups(run), {"parameters": objective.layout.size} | described)
+    for name, row in (("init", 0), ("epoch2", 2), ("final", 3)):
+        point = probe.load_point(path, name)
+        np.testing.assert_array_equal(point.buffers, run.buffers[row])
+        found = evaluate(at(objective, point.buffers), point.theta)
+        assert found.loss == pytest.approx(run.history["train_loss"][row], rel=1e-5)
+    missing = probe.load_point(path, "epoch7").buffers
+    assert missing.shape == run.buffers[0].shape
+    assert missing.isnan().all()
+    np.testing.assert_array_equal(runs.load_start(path, 1).buffers, run.buffers[1])
+    names = json.loads(store.attributes(path)["buffer_names"])
+    assert names == [f"norm{k}.running_{which}" for k in (1, 2) for which in ("mean", "var")]
