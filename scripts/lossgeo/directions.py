@@ -16,7 +16,7 @@ def random_direction(
     The draw is made in float32 on the CPU, so that one seed gives one direction on every device
     and in every precision.
     """
-    draw = torch.randn(layout.size, generator=generator).to(theta)
+    draw = torch.randn(layout.size, generator=generator, dtype=torch.float32).to(theta)
     return normalize(draw, theta, layout, normalization)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import RBFInterpolator
+import scipy
 from torch import Tensor
 
 from lossgeo.objective import Objective
@@ -239,7 +239,9 @@ def _interpolate(
     there = values[name][:, known].T
     if name in ("loss", "loss_se"):
         there = np.sqrt(there)
-    found = RBFInterpolator(coordinates[known], there, kernel="cubic")(coordinates[points]).T
+    found = scipy.interpolate.RBFInterpolator(coordinates[known], there, kernel="cubic")(
+        coordinates[points]
+    ).T
     if name in ("loss", "loss_se"):
         return found.clip(0) ** 2
     return found.clip(0, 1 if name == "accuracy" else None)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -449,4 +449,4 @@ def _forward(terms: Sequence[_Term], identity: Sequence[Tensor], grams: _Grams) 
 
 def _assign(cost: Tensor) -> Tensor:
     """The permutation p that maximises the sum of cost[i, p[i]]."""
-    return torch.from_numpy(linear_sum_assignment(cost.numpy(), maximize=True)[1])
+    return torch.from_numpy(scipy.optimize.linear_sum_assignment(cost.numpy(), maximize=True)[1])

@@ -80,16 +80,17 @@ def worst_case(
 
     The search is `ascend`, from the gradient in the smallest ball and from the last ball's best
     displacement, stretched, in the others. What it finds is a lower bound of the maximum; how much
-    the last steps still added (`best`) says how near it may be. NaN where theta is not finite.
+    the last steps still added (`best`) says how near it may be. NaN where theta or a loss at theta
+    is not finite.
     """
-    if not torch.isfinite(theta).all():
+    theta = theta.to(objective.device, objective.dtype)
+    losses = sample_losses(objective, theta)[0].double()
+    if not (torch.isfinite(theta).all() and torch.isfinite(losses).all()):
         nan = np.full((len(radii), steps + 1), np.nan)
         return WorstCase(
             torch.full((len(radii), objective.samples), torch.nan).double(), nan, nan[:, 0]
         )
-    theta = theta.to(objective.device, objective.dtype)
     scale = torch.ones_like(theta) if scale is None else scale.to(theta)
-    losses = sample_losses(objective, theta)[0].double()
 
     def rises_at(u: Tensor) -> Tensor:
         return sample_losses(objective, theta + scale * u)[0].double() - losses

@@ -164,10 +164,10 @@ def contours(axis: Axes, group: store.Group, loss: np.ndarray, norm: LogNorm):
     return filled
 
 
-def colorbar(figure: Figure, mappable, axes: list[Axes]) -> None:
+def colorbar(figure: Figure, mappable, axes: list[Axes], label: str = "loss (nats)") -> None:
     """The colour scale of the loss beside these axes, labelled with plain numbers."""
     bar = figure.colorbar(
-        mappable, ax=axes, label="loss (nats)", fraction=0.05, shrink=0.8, aspect=15, pad=0.01
+        mappable, ax=axes, label=label, fraction=0.05, shrink=0.8, aspect=15, pad=0.01
     )
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))

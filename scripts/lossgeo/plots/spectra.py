@@ -61,7 +61,7 @@ def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -
             ]
             ends = np.arcsinh(np.array([finite["node"].min(), finite["node"].max()]) / LINEAR)
             reach = ends + np.array([-4, 4]) * DENSITY_WIDTH
-            _density(above, *quadrature, np.linspace(*reach, 800), colour, label)
+            draw_density(above, *quadrature, np.linspace(*reach, 800), colour, label)
             parameters = int(rows["parameters"].iloc[0])
             grid = LINEAR * np.sinh(np.linspace(*reach, 300))
             _counts(below, *quadrature, grid, parameters, colour)
@@ -76,10 +76,7 @@ def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -
         above.set(yscale="log", ylim=(1e-7, 10))
         below.set(yscale="log", ylim=(0.4, 2 * nodes["parameters"].max()))
         below.yaxis.set_minor_locator(NullLocator())
-        below.set_xscale("asinh", linear_width=LINEAR)
-        below.xaxis.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000]))
-        below.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        below.xaxis.set_minor_locator(NullLocator())
+        scale_of_eigenvalues(below)
         below.set_xlabel("eigenvalue λ (nats)")
         title_and_legend(above, title)
         name_missing(above, pd.concat([rows for *_, rows in series]), "node")
@@ -96,7 +93,15 @@ def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -
     return with_note(figure, style, note)
 
 
-def _density(
+def scale_of_eigenvalues(axis: Axes) -> None:
+    """An x axis that is linear within LINEAR and logarithmic beyond."""
+    axis.set_xscale("asinh", linear_width=LINEAR)
+    axis.xaxis.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000]))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_density(
     axis: Axes,
     nodes: np.ndarray,
     weights: np.ndarray,
