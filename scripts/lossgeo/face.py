@@ -16,18 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo import multilevel, paths, permutations, sharpness, spectrum, trace, views
+from lossgeo import buffers, multilevel, paths, permutations, sharpness, spectrum, trace, views
 from lossgeo.directions import cosine, random_direction
 from lossgeo.hessian import hessian_operator, sample_forms
 from lossgeo.models import ModelError
 from lossgeo.multilevel import ESTIMATORS
 from lossgeo.numerics import derive_seed, numpy_generator, torch_generator
-from lossgeo.objective import evaluate, make_objective, mean_and_error
+from lossgeo.objective import evaluate, make_objective, mean_and_error, with_running
 from lossgeo.parameters import flatten, layout_of
 from lossgeo.results import Barrier, Line, Loss, Plane, Sharpness, Spectrum, Trace
 from lossgeo.surface import centred_grid
 
 Estimator = Literal["multilevel", "full"]
+Statistics = Literal["frozen", "recalibrated"]
 Normalization = Literal["filter", "layer", "model", "element", "none"]
 
 MEMORY = 4e9  # bytes of graphs that are kept between products
@@ -42,15 +43,17 @@ class Objective:
         net = lossgeo.Objective(model, inputs, targets)
 
     L(theta) is the mean over the N samples of the loss of each; theta (P,) are the model's
-    parameters. The model is copied, in evaluation mode, and never changed; neither are torch's
-    settings nor any global random state. The same `seed` gives the same numbers on one kind of
-    machine.
+    parameters with requires_grad, all others are constants. The model is copied, in evaluation
+    mode, and never changed; neither are torch's settings nor any global random state. The same
+    `seed` gives the same numbers on one kind of machine.
 
     model: any `torch.nn.Module` that returns logits (n, classes).
     inputs, targets: tensors or NumPy arrays, (N, ...) and (N,); or, without `targets`, a
         `DataLoader`, a `Dataset` or any other iterable of batches (inputs, targets), which is gone
         through once and kept in memory.
     loss: "cross-entropy", in nats.
+    statistics: of batch normalisation. "frozen": the model's own, constants of L, and interpolated
+        on a path between two networks; "recalibrated": computed at each theta on the inputs.
     seed: of every random direction and probe.
     samples: the first so many; all unless given.
     device, dtype: the model's own unless given; half precision becomes float32.
@@ -68,6 +71,7 @@ class Objective:
         targets: Any = None,
         *,
         loss: str = "cross-entropy",
+        statistics: Statistics = "frozen",
         seed: int = 0,
         samples: int | None = None,
         device: torch.device | str | None = None,
@@ -86,9 +90,11 @@ class Objective:
         dtype = torch.promote_types(first.dtype, torch.float32) if dtype is None else dtype
         with _own_settings(device):
             x, y = _collect(inputs, targets, samples, seed)
-            own = copy.deepcopy(model).eval()
-            objective = make_objective(own, x, y, dtype=dtype, device=device, memory=memory)
-            _check(objective.model, objective.blocks[0][0][:2], y)
+            own = copy.deepcopy(model).to(device, dtype).eval()
+            _check(own, x[:2].to(device, dtype if x.is_floating_point() else None), y)
+            objective = make_objective(
+                own, x, y, dtype=dtype, device=device, memory=memory, statistics=statistics
+            )
             theta = flatten(objective.model)
         self._name = type(model).__name__
         self._objective = objective
@@ -435,7 +441,9 @@ class Objective:
             raise ValueError(f"points are {points}, expected at least 3")
         t = np.linspace(0.0, 1.0, points)
         with self._settings():
-            end, permuted = self._theta_of(other), 0
+            own = self._objective
+            end, statistics = self._theta_of(other)
+            permuted = 0
             if aligned:
                 groups = self._groups()
                 found = permutations.weight_matching(
@@ -450,8 +458,13 @@ class Objective:
                 permuted = sum(
                     int((order != torch.arange(len(order))).sum()) for order in found.permutations
                 )
-            logits = paths.logits_on(self._objective, (self._theta, end), paths.line(t))
-            profile = paths.profile(t, logits, self._objective.targets)
+            ends = buffers.along(
+                own.running,
+                [self._theta, end],
+                [buffers.read(own.model, own.running), statistics],
+            )
+            logits = paths.logits_on(with_running(own), ends, paths.line(t))
+            profile = paths.profile(t, logits, own.targets)
         loss = profile.barriers["loss"]
         missed = _missed(t, profile.means["loss"], loss.t)
         return Barrier(
@@ -501,27 +514,29 @@ class Objective:
             )
         return direction
 
-    def _theta_of(self, other: "nn.Module | Objective | Mapping[str, Tensor]") -> Tensor:
-        """theta of a network of the same kind."""
+    def _theta_of(
+        self, other: "nn.Module | Objective | Mapping[str, Tensor]"
+    ) -> tuple[Tensor, Tensor | None]:
+        """theta of a network of the same kind, and its running statistics if these count."""
+        model: nn.Module
         if isinstance(other, Objective):
-            found, theta = other._objective.layout, other._theta
+            model = other._objective.model
         elif isinstance(other, nn.Module):
-            found, theta = layout_of(other), flatten(other)
+            model = other
         elif isinstance(other, Mapping):
             model = copy.deepcopy(self._objective.model)
             try:
                 model.load_state_dict(other)
             except RuntimeError as error:
                 raise ValueError(f"the state dict does not fit the model: {error}") from error
-            found, theta = layout_of(model), flatten(model)
         else:
             raise ValueError(
                 f"the other network is a {type(other).__name__}, expected a torch.nn.Module, an "
                 "Objective or a state dict"
             )
-        if found != self._objective.layout:
+        if (found := layout_of(model)) != self._objective.layout:
             raise ValueError(_difference(self._objective.layout, found))
-        return theta.to(self._theta)
+        return flatten(model).to(self._theta), buffers.read(model, self._objective.running)
 
     def _groups(self) -> list[permutations.Group]:
         try:
@@ -531,6 +546,11 @@ class Objective:
                 permutations.check_table(self._objective.model, self._table, shape)
         except ModelError as error:
             raise ValueError(f"permutations: {error}") from error
+        if self._objective.running.names:
+            raise ValueError(
+                "the running statistics of permuted units would have to be permuted with them: "
+                "give Objective statistics='recalibrated'"
+            )
         if groups is None:
             raise ValueError(
                 f"which hidden units of {self._name} can change places is not known: give "

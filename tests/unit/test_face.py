@@ -326,6 +326,7 @@ def test_samples_come_in_any_way(model, mlp, net):
         ({"inputs": 3, "targets": None}, "inputs are a int without targets, expected batches"),
         ({"inputs": [object()] * 30}, "a list is no array of numbers"),
         ({"loss": "hinge"}, "loss is 'hinge', expected 'cross-entropy'"),
+        ({"statistics": "some"}, "statistics is 'some', expected one of frozen, recalibrated"),
         ({"samples": 0}, "samples are 0, expected at least 1"),
     ],
 )  # fmt: skip
@@ -378,6 +379,41 @@ def test_a_network_whose_units_are_not_known_takes_a_table(mlp):
     net = lossgeo.Objective(one, mlp.inputs, mlp.targets, permutations=wrong)
     with pytest.raises(ValueError, match="in no group, and of a fitting length"):
         net.barrier(two, aligned=True)
+
+
+# batch normalisation
+
+
+def normalised(seed):
+    """A network with batch normalisation after two batches in training mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = [nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)]
+        model = nn.Sequential(*layers).double()
+        for _ in range(2):
+            model(torch.randn(10, 1, 6, 6, dtype=torch.float64))
+    return model
+
+
+def test_frozen_statistics_are_interpolated_and_recalibrated_ones_are_of_the_batch(mlp):
+    a, b = normalised(0), normalised(1)
+
+    @torch.no_grad()
+    def loss(model):
+        return float(nn.functional.cross_entropy(model(mlp.inputs), mlp.targets))
+
+    net = lossgeo.Objective(a, mlp.inputs, mlp.targets)
+    middle = copy.deepcopy(a).eval()
+    state = {k: (v + b.state_dict()[k]) / 2 for k, v in a.state_dict().items()}
+    middle.load_state_dict(state)
+    found = net.barrier(b, points=3)
+    ends = [loss(copy.deepcopy(model).eval()) for model in (a, b)]
+    assert found.loss == pytest.approx([ends[0], loss(middle), ends[1]], rel=1e-12)
+    assert net.barrier(b.state_dict(), points=3).loss == pytest.approx(found.loss)
+    with pytest.raises(ValueError, match="give Objective statistics='recalibrated'"):
+        net.barrier(b, aligned=True)
+    again = lossgeo.Objective(a, mlp.inputs, mlp.targets, statistics="recalibrated")
+    assert again.loss().value == pytest.approx(loss(copy.deepcopy(a).train()), rel=1e-9)
 
 
 # results
