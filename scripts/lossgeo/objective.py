@@ -98,7 +98,7 @@ def make_objective(
             "those"
         )
     running = running_statistics(model, inputs[:2], statistics)
-    template = copy.deepcopy(model).to(device=device, dtype=dtype, memory_format=layout_in_memory)
+    template = _copy(model).to(device=device, dtype=dtype, memory_format=layout_in_memory)
     objective = Objective(template.eval(), layout, (), memory)
     if statistics == "frozen" and running.names:
         objective = replace(objective, statistics=statistics, running=running)
@@ -128,6 +128,17 @@ def with_running(objective: Objective) -> Objective:
     layout, running = objective.layout, objective.running
     both = Layout(layout.names + running.names, layout.shapes + running.shapes)
     return replace(objective, layout=both, running=NONE)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """A deep copy, also of tensors that were computed from parameters (hooks keep some)."""
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, computed)
 
 
 def with_samples(
