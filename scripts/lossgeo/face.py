@@ -536,7 +536,13 @@ class Objective:
             )
         if (found := layout_of(model)) != self._objective.layout:
             raise ValueError(_difference(self._objective.layout, found))
-        return flatten(model).to(self._theta), buffers.read(model, self._objective.running)
+        running = self._objective.running
+        if missing := set(running.names) - {name for name, _ in model.named_buffers()}:
+            raise ValueError(
+                f"the other network has no running statistics {min(missing)}, expected them with "
+                "statistics='frozen'"
+            )
+        return flatten(model).to(self._theta), buffers.read(model, running)
 
     def _groups(self) -> list[permutations.Group]:
         try:
