@@ -41,6 +41,7 @@ wildcard_constraints:
 
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/weights.smk"
 include: "workflow/rules/hessian.smk"
 include: "workflow/rules/ladder.smk"
 include: "workflow/rules/tile.smk"

@@ -15,6 +15,7 @@ from lossgeo.numerics import choose_device, derive_seed, make_deterministic, tor
 from lossgeo.objective import Objective, evaluate, make_objective
 from lossgeo.probe import Point
 from lossgeo.store import Group, Variable
+from lossgeo.training import find_point
 
 
 def main(snakemake) -> None:
@@ -37,7 +38,7 @@ def main(snakemake) -> None:
             if config["landscape"] and name in config["landscape"]:
                 parts |= surfaces(batches[0], point, settings, seed)
             if name == config["last"]:
-                parts |= pc1(test, snapshots, point, settings["pc1_points"])
+                parts |= pc1(test, snapshots, name, point, settings["pc1_points"])
             groups |= {f"{name}/{part}": group for part, group in parts.items()}
         job.tell(f"{name} ({point.status}): published estimators")
     probe.write(
@@ -156,14 +157,15 @@ def surfaces(batch: Objective, point: Point, settings: Mapping, seed: int) -> di
     }
 
 
-def pc1(test: Objective, snapshots: str, point: Point, points: int) -> dict[str, Group]:
+def pc1(test: Objective, snapshots: str, name: str, point: Point, points: int) -> dict[str, Group]:
     """The test loss along the first component of the snapshots of whole epochs up to a point.
 
     Nothing where there are too few of these.
     """
-    run = store.read(snapshots, names=("theta", "step", "epoch")).variables
+    run = store.read(snapshots, names=("theta", "epoch")).variables
     epoch = run["epoch"].values
-    whole = (epoch > 0) & (epoch == np.round(epoch)) & (run["step"].values <= point.step)
+    until = np.arange(len(epoch)) <= find_point(name, epoch)
+    whole = (epoch > 0) & (epoch == np.round(epoch)) & until
     try:
         alphas, loss = published.pc1_line(test, run["theta"].values[whole], points)
     except ValueError as error:

@@ -26,6 +26,7 @@ from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx
 
 MOST = 10**9  # of what is counted
 LARGEST = 2**63 - 1  # of a seed, or of a number that a user's model gets
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # files of them, by their ends
 LIMIT, START = 60.0, 300.0  # seconds that a model may take to be tried, and torch to be imported
 
 
@@ -55,6 +56,7 @@ def complete(
     if experiments is not None:
         kept = set(experiments)
         made["experiments"] = {n: e for n, e in made["experiments"].items() if n in kept}
+    made = study.with_given(made)
     _check_references(made)
     made = study.without_idle(made)
     check(made)
@@ -88,6 +90,7 @@ def check(config: Mapping) -> None:
             "config key experiments: all their models have seeds: 0, expected one with seeds"
         )
     _check_seeds(config)
+    _check_weights(config)
     _check_optimizers(config)
     _check_epochs(config)
     _check_grids(config)
@@ -174,7 +177,11 @@ def check_models(
     they, what tries them, or any installed package is another: `code` has the digests of each one's
     factory, by the model's name. One without is tried on every call.
     """
-    models = {name: spec for name, spec in config["models"].items() if "factory" in spec}
+    models = {
+        name: spec
+        for name, spec in config["models"].items()
+        if "factory" in spec or "weights" in spec
+    }
     has_device = config["device"].startswith("cuda")
     steps: dict[str, Any] = {"device": config["device"]} if has_device else {}
     steps |= {f"models.{name}": spec for name, spec in models.items()}
@@ -186,12 +193,17 @@ def check_models(
                 raise ConfigError(f"config key {error}")
         return True
 
-    if has_device or not all(code.get(name) for name in models):
+    if has_device or not all(code.get(name) for name in models if "factory" in models[name]):
         work()
     elif models:
         own = digest.code_digests(Path(__file__).with_name("trial.py"), Path(__file__).parents[1])
         packages = sorted(f"{found.name} {found.version}" for found in distributions())
-        known = [steps, shape, {name: code[name] for name in models}, own, packages, sys.version]
+        weights = [
+            study.get_weight_digests(config, run.model, run.seed)
+            for run in study.get_runs(config, "weights")
+        ]
+        code = {name: code.get(name) for name in models}
+        known = [steps, shape, code, weights, own, packages, sys.version]
         memory.recall(memory.key_of(json.dumps(known)), work)
 
 
@@ -375,7 +387,7 @@ def _end(code: int, late: bool, limit: float) -> str:
 
 
 def _reference(spec: Any) -> str:
-    return spec["factory"] if isinstance(spec, Mapping) else str(spec)
+    return spec.get("factory", "its model") if isinstance(spec, Mapping) else str(spec)
 
 
 def _shown(value: Any) -> str:
@@ -417,17 +429,65 @@ def _check_seeds(config: Mapping) -> None:
             )
 
 
+def _check_weights(config: Mapping) -> None:
+    """Files of weights are there, outside the results, for as many runs as there are seeds."""
+    for name in config["models"]:
+        if not study.is_given(config, name):
+            continue
+        key, runs = f"config key models.{name}.weights", study.get_weights(config, name)
+        seeds = config["models"][name].get("seeds", len(runs))
+        if len(runs) > len(config["seeds"]):
+            raise ConfigError(
+                f"{key}: found files of {len(runs)} runs, expected of at most "
+                f"{len(config['seeds'])}: each takes one of the key seeds, by which its samples "
+                "are drawn"
+            )
+        if seeds > len(runs):
+            raise ConfigError(
+                f"config key models.{name}.seeds: found {seeds}, expected at most the {len(runs)} "
+                "runs of its key weights, of which it takes the first"
+            )
+        for file in (file for files in runs for file in files):
+            path = Path(file)
+            if path.suffix not in WEIGHTS:
+                raise ConfigError(f"{key}: found {file!r}, expected {', '.join(WEIGHTS)}")
+            if not path.is_file():
+                raise ConfigError(
+                    f"{key}: found no file {file} (in {Path.cwd()}), expected one of trained "
+                    "weights; give its path from the folder in which snakemake runs"
+                )
+            if path.resolve().is_relative_to(Path(config["results"]).resolve()):
+                raise ConfigError(
+                    f"{key}: found {file}, expected a file outside the folder of the results, "
+                    f"{config['results']}, which holds what is computed alone"
+                )
+
+
 def _check_references(config: Mapping) -> None:
     """Experiments name models and optimizers that there are, those that wait for seeds too."""
+    if study.GIVEN in config["optimizers"]:
+        raise ConfigError(
+            f"config key optimizers.{study.GIVEN}: found an optimizer of that name, expected "
+            "another: it stands for weights from elsewhere"
+        )
     for name, experiment in config["experiments"].items():
         for kind in ("models", "optimizers"):
-            for entry in experiment[kind]:
+            for entry in experiment.get(kind, ()):
+                is_given = kind == "optimizers" and entry == study.GIVEN
+                if is_given and any(study.is_given(config, m) for m in experiment["models"]):
+                    continue
                 if entry not in config[kind]:
                     raise ConfigError(
                         f"config key experiments.{name}.{kind}: found {entry!r}, expected names "
                         f"defined under {kind}: {', '.join(config[kind])}"
                     )
-        epochs = experiment["epochs"]
+        for key in ("optimizers", "epochs") if study.get_trained(config, experiment) else ():
+            if key not in experiment or experiment[key] == [study.GIVEN]:
+                raise ConfigError(
+                    f"config key experiments.{name}: found {_shown(experiment)}, expected the key "
+                    f"{key!r} as well, of {study.get_trained(config, experiment)[0]!r}"
+                )
+        epochs = experiment.get("epochs")
         for model in epochs if isinstance(epochs, Mapping) else ():
             if model not in config["models"]:
                 raise ConfigError(
@@ -438,8 +498,8 @@ def _check_references(config: Mapping) -> None:
 
 def _check_epochs(config: Mapping) -> None:
     for name, experiment in config["experiments"].items():
-        key, epochs = f"config key experiments.{name}.epochs", experiment["epochs"]
-        for model in experiment["models"]:
+        key, epochs = f"config key experiments.{name}.epochs", experiment.get("epochs")
+        for model in study.get_trained(config, experiment):
             spec = config["models"][model]
             if isinstance(epochs, Mapping) and model not in epochs:
                 raise ConfigError(
@@ -535,7 +595,10 @@ def _check_grids(config: Mapping) -> None:
 def _check_points(config: Mapping) -> None:
     for name, experiment in config["experiments"].items():
         for model in experiment["models"]:
-            for optimizer in experiment["optimizers"]:
+            if study.is_given(config, model):
+                _check_given(config, name, model)
+        for model in study.get_trained(config, experiment):
+            for optimizer in (o for o in experiment["optimizers"] if o != study.GIVEN):
                 epochs = study.get_epochs(config, model, optimizer)
                 points = [(f"experiments.{name}.points", p) for p in experiment["points"]]
                 at = config["connectivity"]["at"]
@@ -580,33 +643,73 @@ def _check_points(config: Mapping) -> None:
             seeds = study.get_seeds(config, model)
             if "connectivity" in experiment["stages"] and len(seeds) < 2:
                 key = "seeds" if len(config["seeds"]) < 2 else f"models.{model}.seeds"
+                if study.is_given(config, model) and len(study.get_weights(config, model)) < 2:
+                    key = f"models.{model}.weights"
                 raise ConfigError(
                     f"config key {key}: {model} has the seeds {seeds}, expected at least two for "
                     f"experiments.{name}.stages: connectivity, which connects pairs of seeds"
                 )
 
 
+def _check_given(config: Mapping, name: str, model: str) -> None:
+    """An experiment asks of given weights nothing that only their training could tell."""
+    experiment = config["experiments"][name]
+    given = f"but {model} has weights from elsewhere"
+    if "instability" in experiment["stages"]:
+        raise ConfigError(
+            f"config key experiments.{name}.stages: found instability, {given}, whose training "
+            "cannot be gone on with; expected other stages"
+        )
+    points = [(f"experiments.{name}.points", point) for point in experiment["points"]]
+    at = config["connectivity"]["at"]
+    if at != "last" and "connectivity" in experiment["stages"]:
+        points += [("connectivity.at", point) for point in at]
+    last = study.get_experiment_epochs(config, experiment, model)
+    for key, point in points:
+        if point == "matched":
+            raise ConfigError(
+                f"config key {key}: found 'matched', {given}, whose training is not known; "
+                "expected init (the first file), epochN (the N-th after it) or final (the last)"
+            )
+        if point.startswith("epoch") and int(point.removeprefix("epoch")) > last:
+            raise ConfigError(
+                f"config key {key}: found {point!r}, {given}, of which {last} files follow the "
+                "first; expected init (the first file), epochN (the N-th after it) or final (the "
+                "last)"
+            )
+    needed = config["trajectory"]["components"] + 1
+    if "trajectory" in experiment["stages"] and last + 1 < needed:
+        raise ConfigError(
+            f"config key trajectory.components: found {needed - 1}, {given} of {last + 1} files in "
+            f"a run, which span {last} dimensions; expected "
+            + (
+                f"3 files or more for experiments.{name}.stages: trajectory"
+                if last < 2
+                else f"at most {last}, or more files"
+            )
+        )
+
+
 def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:
     """A fork has something left to train, and is connected somewhere."""
-    for model in experiment["models"]:
-        for optimizer in experiment["optimizers"]:
-            epochs = study.get_fork_epochs(config, model, optimizer)
-            latest = max(config["instability"]["epochs"])
-            if latest >= epochs:
-                raise ConfigError(
-                    f"config key instability.epochs: found {latest}, but {model}/{optimizer} of "
-                    f"experiments.{name} is trained for {epochs} epochs; expected fewer, so that a "
-                    "fork has some left to train"
-                )
-            if not study.get_fork_points(config, model, optimizer, latest):
-                at = config["connectivity"]["at"]
-                key = f"experiments.{name}.points" if at == "last" else "connectivity.at"
-                found = study.get_connected_points(config, model, optimizer, "instability")
-                raise ConfigError(
-                    f"config key {key}: found {found}, but a fork of {model}/{optimizer} that "
-                    f"leaves it after {latest} epochs (instability.epochs) and is trained to "
-                    f"{epochs} passes none of them; expected 'final' or an epochN in between"
-                )
+    for model, optimizer in study.get_cells(config, experiment):
+        epochs = study.get_fork_epochs(config, model, optimizer)
+        latest = max(config["instability"]["epochs"])
+        if latest >= epochs:
+            raise ConfigError(
+                f"config key instability.epochs: found {latest}, but {model}/{optimizer} of "
+                f"experiments.{name} is trained for {epochs} epochs; expected fewer, so that a "
+                "fork has some left to train"
+            )
+        if not study.get_fork_points(config, model, optimizer, latest):
+            at = config["connectivity"]["at"]
+            key = f"experiments.{name}.points" if at == "last" else "connectivity.at"
+            found = study.get_connected_points(config, model, optimizer, "instability")
+            raise ConfigError(
+                f"config key {key}: found {found}, but a fork of {model}/{optimizer} that "
+                f"leaves it after {latest} epochs (instability.epochs) and is trained to "
+                f"{epochs} passes none of them; expected 'final' or an epochN in between"
+            )
 
 
 def _check_data(config: Mapping) -> None:

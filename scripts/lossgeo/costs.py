@@ -19,7 +19,7 @@ from lossgeo.operations import LIKE, family, work
 
 JOBS = ("rule", "job", "family", "operations", "core_seconds", "peak_mb")
 RATES = ("rule", "family", "overhead_s", "seconds_per_teraop", "peak_mb", "jobs", "operations")
-ARTEFACTS = {"train": "snapshots"}  # of a rule whose file has another name
+ARTEFACTS = {"train": "snapshots", "weights": "snapshots"}  # of a rule whose file has another name
 
 
 def job(rule: str, name: str, section: Mapping) -> dict:

@@ -13,7 +13,7 @@ SIZES = {"train": 60_000, "test": 10_000}  # where the config takes all samples:
 PIXELS, CLASSES = 784, 10
 BACKWARD = 3  # forward and backward pass, in forward passes
 # a rule that was never measured -> one that does the same, by whose rates its jobs go
-LIKE = {"tile": "landscape"}
+LIKE = {"tile": "landscape", "weights": "train"}
 
 
 def operations_per_sample(spec: Mapping) -> float:
@@ -46,6 +46,8 @@ def passes(rule: str, section: Mapping) -> float:
     if rule == "train":
         looks = 2 * section["evaluations_per_epoch"] * section["evaluation_samples"]
         return section["epochs"] * (BACKWARD * train + looks)
+    if rule == "weights":
+        return 2 * len(section["weights"]) * section["evaluation_samples"]
     if rule == "fork":
         return section["epochs"] * (BACKWARD * train + 2 * section["evaluation_samples"])
     if rule == "curve":

@@ -31,6 +31,7 @@ PACKAGES = (
     "matplotlib",
     "numpy",
     "pandas",
+    "safetensors",
     "scipy",
     "torch",
 )

@@ -12,8 +12,8 @@ from lossgeo.store import Group, Variable
 from lossgeo.training import Matched, Run, Start
 
 UNITS = {
-    "step": ("1", "optimizer steps taken"),
-    "epoch": ("1", "epochs trained"),
+    "step": ("1", "optimizer steps taken; -1: not known"),
+    "epoch": ("1", "epochs trained; of weights from elsewhere: index of the file"),
     "train_loss": ("nats", "mean cross-entropy on the training evaluation subset"),
     "train_accuracy": ("1", "fraction classified correctly on the training evaluation subset"),
     "test_loss": ("nats", "mean cross-entropy on the test evaluation subset"),

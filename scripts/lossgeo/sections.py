@@ -51,6 +51,16 @@ def train(config: Mapping, wildcards) -> Section:
     return of_model(config, model, **entries)
 
 
+def weights(config: Mapping, wildcards) -> Section:
+    """Of weights from elsewhere: the digests of their files, wherever these are."""
+    return of_model(
+        config,
+        wildcards.model,
+        weights=study.get_weight_digests(config, wildcards.model, wildcards.seed),
+        evaluation_samples=config["training"]["evaluation_samples"],
+    )
+
+
 def fork(config: Mapping, wildcards) -> Section:
     """Of a run that leaves another: what that depends on, but for what is matched."""
     section = train(config, wildcards)
@@ -185,6 +195,8 @@ def planes(config: Mapping, wildcards) -> Section:
 def figure(config: Mapping, wildcards, name: str, stages: Sequence[str]) -> Section:
     """What a figure shows of an experiment, and in which style."""
     shown = study.get_shown(config, wildcards.experiment)
+    if name in ("training", "steps"):
+        shown = study.only_trained(shown)
     if {"connectivity", "instability"} & set(stages):
         shown["connected_points"] = study.get_shown_points(config, wildcards.experiment)
     return plain(figure=name, experiment=shown, style=config["figures"])

@@ -12,6 +12,8 @@ from lossgeo import digest, records, stability
 from lossgeo.arrays import NPY
 from lossgeo.data import DATASETS, FILES, Dataset
 
+GIVEN = "given"  # in the place of an optimizer: that of weights from elsewhere is not known
+
 
 class Run(NamedTuple):
     model: str
@@ -39,12 +41,49 @@ class Tile(NamedTuple):
 
 
 def get_seeds(config: Mapping, model: str) -> list[int]:
-    """The seeds of a model's runs: those of the study, or the first so many of them."""
-    return config["seeds"][: config["models"][model].get("seeds")]
+    """The seeds of a model's runs: those of the study, or the first so many of them.
+
+    Of a model whose weights are given, so many as there are runs of it.
+    """
+    seeds = config["seeds"][: config["models"][model].get("seeds")]
+    return seeds[: len(get_weights(config, model))] if is_given(config, model) else seeds
+
+
+def is_given(config: Mapping, model: str) -> bool:
+    """Whether the weights of a model come from elsewhere."""
+    return "weights" in (config["models"].get(model) or {})
+
+
+def get_weights(config: Mapping, model: str) -> list[list[str]]:
+    """The files of each run of a model whose weights are given, in their order."""
+    return runs_of(config["models"][model]["weights"])
+
+
+def runs_of(weights: str | Sequence) -> list[list[str]]:
+    """The files of each run: of one where there is a file, or a list of files and not of lists."""
+    if isinstance(weights, str):
+        return [[weights]]
+    return [list(weights)] if isinstance(weights[0], str) else [list(run) for run in weights]
+
+
+def get_weight_files(config: Mapping, model: str, seed: int | str) -> list[str]:
+    """The files of one run of a model whose weights are given."""
+    return get_weights(config, model)[get_seeds(config, model).index(int(seed))]
+
+
+def get_weight_digests(config: Mapping, model: str, seed: int | str) -> list[str]:
+    """Their digests now."""
+    return [records.digest_now(Path(file)) for file in get_weight_files(config, model, seed)]
 
 
 def get_runs(config: Mapping, stage: str | None = None) -> list[Run]:
-    """The runs of all experiments (with `stage`: that it measures), in the order of the lists."""
+    """The runs of all experiments (with `stage`: that it measures), in the order of the lists.
+
+    The rules that make them are stages too: `train`, and `weights` where they are given.
+    """
+    if stage in ("train", "weights"):
+        of_rule = stage == "weights"
+        return [run for run in get_runs(config) if (run.optimizer == GIVEN) == of_rule]
     return [
         Run(*cell, seed) for cell in _cells(config, stage) for seed in get_seeds(config, cell[0])
     ]
@@ -68,7 +107,12 @@ def get_epochs(config: Mapping, model: str, optimizer: str) -> int:
 
 
 def get_experiment_epochs(config: Mapping, experiment: Mapping, model: str) -> int:
-    """For how long an experiment asks to train a model."""
+    """For how long an experiment asks to train a model.
+
+    Where its weights are given: how many files follow the first, of the run that has the fewest.
+    """
+    if is_given(config, model):
+        return min(len(files) for files in get_weights(config, model)) - 1
     epochs = experiment["epochs"]
     if epochs == "published":
         return published_epochs(config["models"][model]["family"], config["models"][model]["width"])
@@ -267,7 +311,8 @@ def published_epochs(family: str, width: int) -> int:
 def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
     """What the figures of an experiment say about it."""
     found, labels = config["experiments"][experiment], get_labels(config)
-    return {
+    given = [model for model in found["models"] if is_given(config, model)]
+    return ({"given": given} if given else {}) | {
         "models": found["models"],
         "families": {model: labels[model]["family"] for model in found["models"]},
         "optimizers": found["optimizers"],
@@ -278,6 +323,15 @@ def get_shown(config: Mapping, experiment: str) -> dict[str, Any]:
         "normalization": config["landscape"]["normalization"],
         "ceilings": get_ceilings(config, found["optimizers"], preconditioned=False),
         "preconditioned_ceilings": get_ceilings(config, found["optimizers"], preconditioned=True),
+    }
+
+
+def only_trained(shown: Mapping) -> dict[str, Any]:
+    """What figures of training say: nothing of models whose weights are given, but their names."""
+    given = shown.get("given", [])
+    return shown | {
+        "models": [model for model in shown["models"] if model not in given],
+        "optimizers": [name for name in shown["optimizers"] if name != GIVEN],
     }
 
 
@@ -321,8 +375,7 @@ def get_taxonomy(config: Mapping) -> dict[str, Any]:
         point = get_shown_points(config, name)[-1]
         cells += [
             (model, optimizer, point)
-            for model in found["models"]
-            for optimizer in found["optimizers"]
+            for model, optimizer in get_cells(config, found)
             if "connectivity" in found["stages"]
             and point in get_points(config, model, optimizer, "hessian")
         ]
@@ -337,7 +390,7 @@ def get_ceilings(
     Of the Hessian (SGD), or of the preconditioned Hessian (Adam and AdamW), as `preconditioned`
     says: see `stability.ceiling`.
     """
-    specs = {name: config["optimizers"][name] for name in optimizers}
+    specs = {name: config["optimizers"][name] for name in optimizers if name != GIVEN}
     return {
         name: stability.ceiling(spec)
         for name, spec in specs.items()
@@ -418,6 +471,38 @@ def without_nulls(config: Mapping) -> dict[str, Any]:
     }
 
 
+def with_given(config: Mapping) -> dict[str, Any]:
+    """The config with the optimizer GIVEN in the experiments that have models of given weights.
+
+    In those that have no other models it is the only one.
+    """
+    experiments = {}
+    for name, entry in config["experiments"].items():
+        given = [is_given(config, model) for model in entry["models"]]
+        optimizers = [*entry.get("optimizers", []), *([GIVEN] if any(given) else [])]
+        optimizers = [GIVEN] if all(given) else list(dict.fromkeys(optimizers))
+        experiments[name] = entry | ({"optimizers": optimizers} if any(given) else {})
+    return {**config, "experiments": experiments}
+
+
+def get_cells(config: Mapping, experiment: Mapping) -> list[tuple[str, str]]:
+    """The (model, optimizer) of an experiment's runs, in the order of its lists.
+
+    GIVEN goes with the models whose weights are given, and with no other.
+    """
+    return [
+        (model, optimizer)
+        for model in experiment["models"]
+        for optimizer in experiment["optimizers"]
+        if is_given(config, model) == (optimizer == GIVEN)
+    ]
+
+
+def get_trained(config: Mapping, experiment: Mapping) -> list[str]:
+    """The models of an experiment that it trains."""
+    return [model for model in experiment["models"] if not is_given(config, model)]
+
+
 def without_idle(config: Mapping) -> dict[str, Any]:
     """The config without what no experiment uses, and without what waits.
 
@@ -445,11 +530,10 @@ def _cells(config: Mapping, stage: str | None = None) -> list[tuple[str, str]]:
     """The (model, optimizer) of all runs (with `stage`: that it measures), each once."""
     return list(
         dict.fromkeys(
-            (model, optimizer)
+            cell
             for experiment in config["experiments"].values()
             if stage is None or stage in experiment["stages"]
-            for model in experiment["models"]
-            for optimizer in experiment["optimizers"]
+            for cell in get_cells(config, experiment)
         )
     )
 

@@ -45,7 +45,7 @@ SURFACES = {  # kind -> group of the landscape file, coordinates
 
 def history(paths: Paths) -> pd.DataFrame:
     """The rows of every run's history, from the runs' history.csv."""
-    return pd.concat([pd.read_csv(path) for path in paths], ignore_index=True)
+    return pd.concat(map(_read_history, paths), ignore_index=True)
 
 
 def runs(paths: Paths, matched_loss: float, target_accuracy: float) -> pd.DataFrame:
@@ -56,16 +56,17 @@ def runs(paths: Paths, matched_loss: float, target_accuracy: float) -> pd.DataFr
     rows = []
     half = len(paths) // 2
     for path, snapshots in zip(paths[:half], paths[half:], strict=True):
-        one = pd.read_csv(path)
-        last = one.iloc[-1]
+        one = _read_history(path)
+        last, attributes = one.iloc[-1], store.attributes(snapshots)
         rows.append(
             {column: last[column] for column in (*RUN, "step", "epoch", *LOSSES, "diverged")}
             | {"steps_to_train_loss": steps_until(one, one["train_loss"] - matched_loss)}
             | {"steps_to_test_accuracy": steps_until(one, target_accuracy - one["test_accuracy"])}
-            | {"initial_gradient_norm": store.attributes(snapshots)["initial_gradient_norm"]}
+            | {"initial_gradient_norm": attributes.get("initial_gradient_norm", np.nan)}
             | _matched(snapshots)
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(step=table["step"].astype("Int64"))
 
 
 def steps_until(history: pd.DataFrame, excess: pd.Series) -> float:
@@ -76,7 +77,11 @@ def steps_until(history: pd.DataFrame, excess: pd.Series) -> float:
     reached = np.flatnonzero(excess <= 0)
     if not len(reached):
         return np.nan
-    steps, heights, row = history["step"].to_numpy(float), excess.to_numpy(), reached[0]
+    steps, heights, row = (
+        history["step"].to_numpy(float, na_value=np.nan),
+        excess.to_numpy(),
+        reached[0],
+    )
     if not row:
         return steps[0]
     return float(np.interp(0.0, -heights[row - 1 : row + 1], steps[row - 1 : row + 1]))
@@ -116,6 +121,7 @@ def curvature(paths: Paths) -> pd.DataFrame:
     lost = table["status"] != "ok"
     counts = ["step", "products", "gauss_newton_products"]
     table[counts] = table[counts].astype("Int64").mask(lost)
+    table["step"] = _known(table["step"])
     return table.assign(trace_method=table["trace_method"].mask(lost))
 
 
@@ -327,7 +333,7 @@ def trajectory_path(paths: Paths) -> pd.DataFrame:
         variables = store.read(path, "pca").variables
         frame = pd.DataFrame(
             {
-                "step": variables["step"].values,
+                "step": _known(variables["step"].values),
                 "epoch": variables["epoch"].values,
                 "coordinate_1": variables["coordinates"].values[:, 0],
                 "coordinate_2": variables["coordinates"].values[:, 1],
@@ -419,6 +425,16 @@ def with_identity(identity: Mapping, frame: pd.DataFrame) -> pd.DataFrame:
         [pd.DataFrame({name: [value] * len(frame) for name, value in identity.items()}), frame],
         axis=1,
     )
+
+
+def _read_history(path: Path | str) -> pd.DataFrame:
+    return pd.read_csv(path, dtype={"step": "Int64"})
+
+
+def _known(steps) -> pd.Series:
+    """Steps taken, whole numbers; empty where they are not known (-1)."""
+    found = pd.Series(steps, dtype="Int64")
+    return found.mask(found < 0)
 
 
 def _points(paths: Paths, *names: str) -> Iterator[tuple[Path | str, str, store.Group]]:

@@ -18,6 +18,8 @@ OPTIMIZERS = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.o
 
 HISTORY = ("step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
 
+UNKNOWN = -1  # steps: of weights from elsewhere
+
 NEAR, KEPT = 1.5, 20  # below so many times the target, looks are at most so many steps apart
 OVERSHOOT = 0.03  # how far below its target, relatively, a matched loss is to lie at most
 MORE_CHECKS = 100  # for a loss that lies so, once one lies below

@@ -7,13 +7,16 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from lossgeo import checkpoints, study
 from lossgeo.attention import step_by_step
+from lossgeo.checkpoints import CheckpointError
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.parameters import trained
@@ -23,9 +26,9 @@ def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None
     """Raise ModelError unless a user's model can be trained and probed.
 
     Its initial parameters are float32 and finite, the same for the same seed; those that are not
-    frozen are others for another seed, those that are frozen the same; its loss on two samples has
-    finite gradients and products with its Hessian; and its factory leaves the working directory,
-    the default dtype and the recording of gradients alone.
+    frozen are others for another seed (unless weights are given), those that are frozen the same;
+    its loss on two samples has finite gradients and products with its Hessian; and its factory
+    leaves the working directory, the default dtype and the recording of gradients alone.
     """
     factory, folder = spec["factory"], os.getcwd()
     try:
@@ -38,7 +41,7 @@ def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None
                 f"{factory}: two calls with the same seed gave different parameters, expected the "
                 "same; draw from torch's own generator alone"
             )
-        if _equal(model, other, list(trained(model))):
+        if _equal(model, other, list(trained(model))) and "weights" not in spec:
             raise ModelError(
                 f"{factory}: two seeds gave the same parameters, expected others; leave the seed "
                 "of torch's generator as it is, and draw from it"
@@ -142,7 +145,10 @@ def _answer(key: str, step: Any, input_shape: tuple[int, ...], classes: int) -> 
         if key == "device":
             _check_device(step)
             return None
-        try_model(step, input_shape, classes)
+        if "factory" in step:
+            try_model(step, input_shape, classes)
+        if "weights" in step:
+            _check_weights(step, input_shape, classes)
         if "permutations" in step:
             from lossgeo import permutations
 
@@ -151,11 +157,19 @@ def _answer(key: str, step: Any, input_shape: tuple[int, ...], classes: int) -> 
             permutations.check_table(model, step["permutations"], input_shape)
     except ModelError as error:
         return f"{key}: {error}"
+    except CheckpointError as error:
+        return f"{key}.weights: {error}"
     except SystemExit as error:
-        return f"{key}: {step['factory']} called sys.exit({error.code!r}), expected a model"
+        return f"{key}: {step.get('factory')} called sys.exit({error.code!r}), expected a model"
     except Exception as error:
-        return f"{key}: {step['factory']}: the model failed when it was tried: {error!r}"
+        return f"{key}: {step.get('factory')}: the model failed when it was tried: {error!r}"
     return None
+
+
+def _check_weights(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None:
+    model = build(spec, input_shape, classes)
+    for file in chain.from_iterable(study.runs_of(spec["weights"])):
+        checkpoints.load(file, model)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from snakemake.utils import update_config
 
@@ -72,7 +73,26 @@ def project(tmp_path_factory) -> Path:
     for number in (0, 2):
         path = folder / "data" / "narrow" / FILES[number]
         path.write_bytes(idx(read_idx(path)[:, :3]))
+    write_weights(folder)
     return folder
+
+
+class Command:
+    """A pickle that runs a command when it is read as one."""
+
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+def write_weights(folder: Path) -> None:
+    """Files of weights that are not those of `own`, that run code, and that are elsewhere."""
+    for name in ("weights", "results/tiny"):
+        (folder / name).mkdir(parents=True)
+    shapes = {"1.weight": (2, 2), "1.bias": (5,), "3.weight": (3, 5), "extra": (1,)}
+    torch.save({name: torch.ones(shape) for name, shape in shapes.items()}, folder / "weights/a.pt")
+    torch.save({"state_dict": {}, "more": Command()}, folder / "weights/b.pt")
+    for name in ("weights/c.pt", "weights/a.onnx", "results/tiny/a.pt"):
+        (folder / name).touch()
 
 
 @pytest.fixture(autouse=True)
@@ -121,6 +141,7 @@ def test_models_that_cannot_be_used_are_told_why(base, tmp_path):
     found = dict(zip(steps, checks.try_out(steps, (1, 9, 9), 3), strict=True))
     assert [name for name, message in found.items() if message is None] == ["sound"]
     del found["sound"]
+    assert not Path("ran").exists(), "a file of weights has run a command"
     for name, message in found.items():
         assert_says(f"config key {message.replace(name, 'models.own', 1)}", expected[name])
 

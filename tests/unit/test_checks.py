@@ -479,7 +479,10 @@ def test_a_misspelt_word_for_epochs_is_told_what_is_possible():
             "optimizers/sgd/momentun",
             ["optimizers.sgd.momentun ", "unknown", "momentum", "nesterov"],
         ),
-        ("models/mlp-32/widht", ["models.mlp-32.widht ", "unknown", "family, seeds, width"]),
+        (
+            "models/mlp-32/widht",
+            ["models.mlp-32.widht ", "unknown", "family, seeds, weights, width"],
+        ),
         ("experiments/optimizer/point", ["experiments.optimizer.point ", "unknown", "points"]),
     ],
 )
@@ -498,7 +501,7 @@ def test_an_argument_of_another_optimizer_is_unknown():
 
 @pytest.mark.parametrize(
     ("key", "missing"),
-    [("experiments/optimizer", "epochs"), ("models/mlp-32", "width"), ("optimizers/sgd", "lr")],
+    [("experiments/optimizer", "points"), ("models/mlp-32", "width"), ("optimizers/sgd", "lr")],
 )
 def test_a_missing_key_is_named_with_where_it_belongs(key, missing):
     def change(config):

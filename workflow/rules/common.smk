@@ -169,6 +169,13 @@ def get_data_files():
     return [ancient(str(path)) for path in study.get_data_files(config)]
 
 
+def get_weight_files(wildcards):
+    """The files of a run's weights. Their digests are among the params, not their times."""
+    check_target(wildcards, "weights")
+    files = study.get_weight_files(config, wildcards.model, wildcards.seed)
+    return [ancient(file) for file in files]
+
+
 def get_run_files(file, stage=None):
     """`file` of every run, or of every run that `stage` measures."""
     return [
@@ -271,8 +278,7 @@ def get_experiment_files(wildcards, files):
         return get_pair_files(shown, *files)
     return [
         f"{RESULTS}/runs/{model}/{optimizer}/seed{seed}/{file}"
-        for model in experiment["models"]
-        for optimizer in experiment["optimizers"]
+        for model, optimizer in study.get_cells(config, experiment)
         for seed in study.get_seeds(config, model)
         for file in files
     ]
@@ -291,6 +297,8 @@ def is_drawn(figure, name):
     experiment = config["experiments"][name]
     if not set(FIGURES[figure][1]) <= set(experiment["stages"]):
         return False
+    if figure in ("training", "steps"):
+        return bool(study.get_trained(config, experiment))
     if figure == "ladder":
         return study.has_many_sizes(config, name)
     if figure == "widths":
@@ -335,13 +343,10 @@ def get_minutes(rule, wildcards, attempt):
 
 def get_jobs():
     """Every job that the study asks for: its rule, its names, and its section of the config."""
-    of_runs = {"train": None} | {
-        stage: stage
-        for stage in ("hessian", "ladder", "landscape", "flatness", "trajectory", "published")
-    }
+    stages = ("hessian", "ladder", "landscape", "flatness", "trajectory", "published")
     jobs = [
-        (name, f"{run.model}/{run.optimizer}/seed{run.seed}", run._asdict())
-        for name, stage in of_runs.items()
+        (stage, f"{run.model}/{run.optimizer}/seed{run.seed}", run._asdict())
+        for stage in ("train", "weights", *stages)
         for run in study.get_runs(config, stage)
     ]
     jobs += [

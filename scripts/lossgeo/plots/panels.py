@@ -282,6 +282,12 @@ def write_on(axis: Axes, text: str) -> None:
     )
 
 
+def given_note(experiment: Mapping) -> str:
+    """A sentence on the models that figures of training leave out; empty: there are none."""
+    given = ", ".join(experiment.get("given", ()))
+    return f" Without {given}: weights from elsewhere have no history." if given else ""
+
+
 def span(counts: Sequence[int]) -> str:
     """What counts are, where they are the same; else from the smallest to the largest."""
     low, high = (int(end) for end in (min(counts, default=0), max(counts, default=0)))

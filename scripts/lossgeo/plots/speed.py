@@ -13,6 +13,7 @@ from lossgeo.plots.panels import (
     Files,
     Tables,
     axes_grid,
+    given_note,
     in_order,
     intervals,
     legend_of_all,
@@ -62,7 +63,7 @@ def steps(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
     note = (
         "Small: single runs that got there within the experiment's epochs, which the means are of; "
         "the others are counted above. " + seeds_note(runs, style, log=True)
-    )
+    ) + given_note(experiment)
     return with_note(figure, style, note)
 
 

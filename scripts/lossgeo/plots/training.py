@@ -9,6 +9,7 @@ from lossgeo.plots.panels import (
     Files,
     Tables,
     axes_grid,
+    given_note,
     intervals,
     name_missing,
     panels_of,
@@ -43,4 +44,4 @@ def training(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         axes[1, column].set_xlabel("epochs")
     axes[0, 0].set_ylabel("training loss (nats)")
     axes[1, 0].set_ylabel("test error (%)")
-    return with_note(figure, style, seeds_note(history, style))
+    return with_note(figure, style, seeds_note(history, style) + given_note(experiment))

@@ -55,7 +55,8 @@ def trajectory(tables: Tables, files: Files, experiment: Mapping, style: Mapping
         losses.set_yscale("log")
         plain_log(losses.yaxis)
         distances.plot(epochs, pca["residual"].values, "o-", color=COLOURS[0], ms=2)
-        distances.set_xlabel("epochs")
+        is_given = cell[0] in experiment.get("given", ())
+        distances.set_xlabel("file (its number, from 0)" if is_given else "epochs")
 
         rows = explained[(explained["model"] == cell[0]) & (explained["optimizer"] == cell[1])]
         for number, (null, part) in enumerate(rows.groupby("null_model", sort=False)):
