@@ -22,7 +22,7 @@ def table(rows: list[dict]) -> str:
 
 def kind(row: dict) -> str:
     """The work without the model that it is done on."""
-    return re.sub(r", [A-Z]+-[\dx]+$", "", row["work"])
+    return re.sub(r", [A-Z]\w*-[\dx]+$", "", row["work"])
 
 
 def machines(rows: list[dict]) -> str:
@@ -42,6 +42,33 @@ def agreement(rows: list[dict]) -> str:
             worst[kind(row)] = max(worst.get(kind(row), 0.0), float(row["agreement"]))
     parts = [f"{work}: {value:.0e}" for work, value in worst.items()]
     return "Largest relative difference from the peer's result, " + "; ".join(parts) + ".\n"
+
+
+def refused(rows: list[dict]) -> str:
+    """What other packages do not do at all."""
+    if not rows:
+        return ""
+    parts = [f"{row['against']} on {row['work']} ({row['raised']})" for row in rows]
+    return f"What does not run: {'; '.join(parts)}.\n"
+
+
+def memory(rows: list[dict]) -> str:
+    """What a job takes at most, under the config's budget for its graphs."""
+    parts = [
+        f"{int(row['peak_mb']):,} MB with {row['network']} ({int(row['parameters']):,} parameters)"
+        for row in rows
+    ]
+    first = rows[0]
+    return (
+        f"Hessian-vector products on {first['samples']} samples, with {first['budget_mb']} MB for "
+        f"graphs (`memory`), take {' and '.join(parts)} at most.\n"
+    )
+
+
+def read(file: str) -> list[dict]:
+    """The rows of a table in benchmarks/."""
+    with open(HERE / file, newline="") as table:
+        return list(csv.DictReader(table))
 
 
 def precision(rows: list[dict]) -> str:
@@ -70,18 +97,14 @@ def precision(rows: list[dict]) -> str:
 
 
 def main() -> None:
-    with open(HERE / "results.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    with open(HERE / "surfaces.csv", newline="") as file:
-        surfaces = list(csv.DictReader(file))
-    with open(HERE / "scaling.csv", newline="") as file:
-        large = list(csv.DictReader(file))[-1]
+    rows, large = read("results.csv"), read("scaling.csv")[-1]
     text = (
         f"Medians of alternating runs, range in brackets; {machines(rows)}.\n\n"
         f"{table(rows)}\n{agreement(rows)}"
         f"A multilevel plane of {large['points']} points of CNN-64 on {large['samples']} samples "
         f"takes {float(large['seconds']):.0f} s and {large['peak_mb']} MB at most.\n\n"
-        f"{precision(surfaces)}"
+        f"{memory(read('memory.csv'))}{refused(read('refused.csv'))}\n"
+        f"{precision(read('surfaces.csv'))}"
     )
     (HERE / "results.md").write_text("# Measured side by side\n\n" + text)
     readme = HERE.parent / "README.md"
