@@ -92,7 +92,7 @@ def as_run(points: Sequence[Checkpoint], train: Objective, test: Objective) -> R
     known.
     """
     measured = [
-        (UNKNOWN, number, *(x for now in (a, b) for x in (now.loss, now.accuracy)))
+        (UNKNOWN, number, *(x for now in (a, b) for x in (now.loss, now.accuracy)), np.nan)
         for number, (a, b) in enumerate(
             (evaluate(train, point.theta), evaluate(test, point.theta)) for point in points
         )

@@ -27,6 +27,7 @@ from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx
 MOST = 10**9  # of what is counted
 LARGEST = 2**63 - 1  # of a seed, or of a number that a user's model gets
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # files of them, by their ends
+REFUSED = {"capturable", "differentiable", "foreach", "fused", "maximize"}  # of an optimizer
 LIMIT, START = 60.0, 300.0  # seconds that a model may take to be tried, and torch to be imported
 
 
@@ -171,11 +172,12 @@ def check_target(config: Mapping, names: Mapping[str, str], stage: str | None = 
 def check_models(
     config: Mapping, code: Mapping[str, Mapping[str, str]], limit: float = LIMIT
 ) -> None:
-    """Raise ConfigError for a user's model that cannot be probed, or a device that is not there.
+    """Raise ConfigError for a user's model that cannot be probed, training that fails, or a device.
 
-    Each model has `limit` seconds. Models that were found to be good are not tried again until
-    they, what tries them, or any installed package is another: `code` has the digests of each one's
-    factory, by the model's name. One without is tried on every call.
+    Each has `limit` seconds. What was found to be good is not tried again until it, what tries it,
+    or any installed package is another: `code` has the digests of the functions that the config
+    names, by a model's name, or by the key of an optimizer, optimizers.NAME. One without is tried
+    on every call.
     """
     models = {
         name: spec
@@ -185,7 +187,13 @@ def check_models(
     has_device = config["device"].startswith("cuda")
     steps: dict[str, Any] = {"device": config["device"]} if has_device else {}
     steps |= {f"models.{name}": spec for name, spec in models.items()}
-    shape = _data_shape(config) if models else ((), 0)
+    trainings = _trainings(config)
+    steps |= trainings
+    shape = _data_shape(config) if models or trainings else ((), 0)
+    named = [
+        *(name for name, spec in models.items() if "factory" in spec),
+        *(key for key in trainings if study.get_functions(trainings[key]["optimizer"])),
+    ]
 
     def work() -> bool:
         for error in try_out(steps, *shape, limit=limit):
@@ -193,18 +201,36 @@ def check_models(
                 raise ConfigError(f"config key {error}")
         return True
 
-    if has_device or not all(code.get(name) for name in models if "factory" in models[name]):
+    if has_device or not all(code.get(name) for name in named):
         work()
-    elif models:
+    elif models or trainings:
         own = digest.code_digests(Path(__file__).with_name("trial.py"), Path(__file__).parents[1])
         packages = sorted(f"{found.name} {found.version}" for found in distributions())
         weights = [
             study.get_weight_digests(config, run.model, run.seed)
             for run in study.get_runs(config, "weights")
         ]
-        code = {name: code.get(name) for name in models}
+        code = {name: code.get(name) for name in (*models, *trainings)}
         known = [steps, shape, code, weights, own, packages, sys.version]
         memory.recall(memory.key_of(json.dumps(known)), work)
+
+
+def _trainings(config: Mapping) -> dict[str, Any]:
+    """What is to be tried of the optimizers: those that the schema does not know in full."""
+    return {
+        f"optimizers.{name}": {
+            "factory": ", ".join(study.get_functions(spec)) or f"torch.optim.{spec['name']}",
+            "optimizer": spec,
+            "models": {
+                model: config["models"][model]
+                for experiment in config["experiments"].values()
+                for model, optimizer in study.get_cells(config, experiment)
+                if name == optimizer
+            },
+        }
+        for name, spec in config["optimizers"].items()
+        if study.get_functions(spec) or spec["name"] not in ("SGD", "Adam", "AdamW")
+    }
 
 
 def try_out(
@@ -525,6 +551,52 @@ def _check_optimizers(config: Mapping) -> None:
                 f"{spec.get('momentum', 0)} and dampening {spec.get('dampening', 0)}, expected a "
                 "momentum above 0 and no dampening"
             )
+        for key in REFUSED & set(spec):
+            raise ConfigError(
+                f"config key optimizers.{name}.{key}: found {spec[key]!r}, expected no such "
+                "argument: the loss is minimised, and how an update is computed changes nothing "
+                "about it"
+            )
+        if "schedule" in spec:
+            _check_schedule(config, name, spec["schedule"])
+
+
+def _check_schedule(config: Mapping, optimizer: str, schedule: Mapping) -> None:
+    """What a schedule's name needs is there, and a run has one length."""
+    key = f"config key optimizers.{optimizer}.schedule"
+    takes = {"cosine": {"final"}, "linear": {"final"}, "step": {"at", "factor"}, "constant": set()}
+    for entry in {"at", "factor", "final"} & set(schedule) - takes[schedule["name"]]:
+        raise ConfigError(
+            f"{key}.{entry}: found {schedule[entry]}, expected none: {schedule['name']} has no "
+            f"{entry}"
+        )
+    at = schedule.get("at", [])
+    if schedule["name"] == "step" and (not at or at != sorted(at)):
+        raise ConfigError(
+            f"{key}.at: found {at}, expected ascending shares of the run, [0.5, 0.75] say, after "
+            "each of which the rate is multiplied by factor"
+        )
+    if {"warmup", "warmup_epochs"} <= set(schedule):
+        raise ConfigError(
+            f"{key}: found both warmup and warmup_epochs, expected one: a share of the run, or "
+            "epochs"
+        )
+    lengths: dict[str, dict[str, int]] = {}
+    for name, experiment in config["experiments"].items():
+        for model in (m for m, o in study.get_cells(config, experiment) if o == optimizer):
+            epochs = study.get_experiment_epochs(config, experiment, model)
+            lengths.setdefault(model, {})[name] = epochs
+            if schedule.get("warmup_epochs", 0) >= epochs:
+                raise ConfigError(
+                    f"{key}.warmup_epochs: found {schedule['warmup_epochs']}, but experiments."
+                    f"{name} trains {model} for {epochs} epochs; expected fewer"
+                )
+    for model, found in lengths.items():
+        if len(set(found.values())) > 1:
+            raise ConfigError(
+                f"{key}: it spans a whole run, but {model}/{optimizer} is trained for other epochs "
+                f"in each experiment, {found}; expected the same, or an optimizer for each"
+            )
 
 
 def _check_grids(config: Mapping) -> None:
@@ -619,7 +691,8 @@ def _check_points(config: Mapping) -> None:
                         )
                 snapshots = 1 + epochs * config["training"]["snapshots_per_epoch"]
                 needed = config["trajectory"]["components"] + 1
-                if "trajectory" in experiment["stages"] and snapshots < needed:
+                is_own = "train" in config["optimizers"][optimizer]  # which yields what it will
+                if "trajectory" in experiment["stages"] and snapshots < needed and not is_own:
                     raise ConfigError(
                         f"config key trajectory.components: found {needed - 1}, but "
                         f"{model}/{optimizer} has {snapshots} snapshots, which span "
@@ -693,6 +766,12 @@ def _check_given(config: Mapping, name: str, model: str) -> None:
 def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:
     """A fork has something left to train, and is connected somewhere."""
     for model, optimizer in study.get_cells(config, experiment):
+        if "train" in config["optimizers"].get(optimizer, {}):
+            raise ConfigError(
+                f"config key experiments.{name}.stages: found instability with the optimizer "
+                f"{optimizer!r}, whose training is your own (optimizers.{optimizer}.train) and "
+                "cannot be taken up after an epoch; expected optimizers of torch.optim there"
+            )
         epochs = study.get_fork_epochs(config, model, optimizer)
         latest = max(config["instability"]["epochs"])
         if latest >= epochs:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lossgeo.optimizers import make_optimizer
 from lossgeo.parameters import flatten, put, string_together
-from lossgeo.training import make_backward, make_optimizer
+from lossgeo.training import make_backward
 
 
 @dataclass(frozen=True)

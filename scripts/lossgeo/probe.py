@@ -29,7 +29,7 @@ class Point:
     theta: Tensor
     status: str  # "ok", "diverged" or "not reached"
     step: int  # optimizer steps taken; -1 where the point was not reached
-    preconditioner: Tensor | None  # (P,) Adam's (`training.preconditioner`), NaN as theta; or none
+    preconditioner: Tensor | None  # (P,) of `optimizers`, NaN as theta; or none
     buffers: Tensor | None = None  # (B,) running statistics that are constants of the loss; or none
 
 

@@ -18,20 +18,36 @@ UNITS = {
     "train_accuracy": ("1", "fraction classified correctly on the training evaluation subset"),
     "test_loss": ("nats", "mean cross-entropy on the test evaluation subset"),
     "test_accuracy": ("1", "fraction classified correctly on the test evaluation subset"),
+    "lr": ("1", "learning rate of the last step; of the first at initialisation"),
 }
 VECTORS = {
     "theta": ("1", "flat parameter vector theta"),
     "preconditioner": (
         "nats",
-        "Adam's, P: its update is theta <- theta - lr m / P, m the mean gradient",
+        "the optimizer's, P: its update is theta <- theta - lr m / P, m the mean gradient",
     ),
     "buffers": ("1", "running statistics, in the order of the attribute buffer_names"),
 }
-STATES = {  # of an optimizer, see training.read_states
-    "momentum_buffer": ("nats", "SGD's, the running sum of the gradients"),
-    "exp_avg": ("nats", "Adam's running mean of the gradients"),
-    "exp_avg_sq": ("nats^2", "Adam's running mean of the squared gradients"),
-    "max_exp_avg_sq": ("nats^2", "AMSGrad's maximum so far of Adam's running mean of the squares"),
+STATES = {  # of an optimizer, see optimizers.read_states
+    "step": ("1", "updates taken"),
+    "momentum_buffer": ("nats", "running sum of the gradients; RMSprop's is of quotients, in 1"),
+    "exp_avg": ("nats", "running mean of the gradients"),
+    "exp_avg_sq": ("nats^2", "running mean of the squared gradients"),
+    "max_exp_avg_sq": ("nats^2", "AMSGrad's maximum so far of the running mean of the squares"),
+    "exp_inf": ("nats", "Adamax's decaying maximum of the gradients' sizes"),
+    "mu_product": ("1", "NAdam's product of its momenta so far"),
+    "square_avg": ("nats^2", "running mean of the squared gradients"),
+    "grad_avg": ("nats", "RMSprop's running mean of the gradients, where it is centered"),
+    "acc_delta": ("1", "Adadelta's running mean of the squared updates"),
+    "sum": ("nats^2", "Adagrad's sum of the squared gradients"),
+    "row_var": ("nats^2", "Adafactor's running mean of the squared gradients of a row"),
+    "col_var": ("nats^2", "Adafactor's running mean of the squared gradients of a column"),
+    "variance": ("nats^2", "Adafactor's running mean of the squared gradients"),
+    "prev": ("nats", "Rprop's last gradient"),
+    "step_size": ("1", "Rprop's size of an update"),
+    "ax": ("1", "ASGD's average of theta"),
+    "eta": ("1", "ASGD's learning rate"),
+    "mu": ("1", "ASGD's weight of theta in its average"),
 }
 
 
@@ -57,11 +73,15 @@ def as_groups(run: Run) -> dict[str, Group]:
     if run.states:
         epoch = {"epoch": Variable(("epoch",), run.state_epochs, *UNITS["epoch"])}
         states = {
-            name: Variable(("epoch", "parameter"), values, *STATES[name])
+            name: Variable(("epoch", _axis(run, values)), values, *STATES[name])
             for name, values in run.states.items()
         }
         groups["optimizer"] = Group(epoch | states)
     return groups
+
+
+def _axis(run: Run, states: np.ndarray) -> str:
+    return "parameter" if states.shape[1] == run.snapshots.shape[1] else "tensor"
 
 
 def _matched(matched: Matched) -> Group:

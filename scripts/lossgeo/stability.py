@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+CHANGES = {"schedule", "clip", "sam", "augment", "label_smoothing"}
+
 
 def companion(optimizer: Mapping, curvature: float) -> np.ndarray:
     """The matrix (2, 2) that takes (theta, running mean of gradients) over one update.
@@ -42,6 +44,15 @@ def companion(optimizer: Mapping, curvature: float) -> np.ndarray:
     return np.array([np.array([shrink, 0.0]) - lr * step, mean])
 
 
+def has_ceiling(optimizer: Mapping) -> bool:
+    """Whether `ceiling` knows a config entry: a plain update of `SGD`, `Adam` or `AdamW`.
+
+    Where the learning rate changes, or the gradient is another than that of the loss that is
+    probed, there is none.
+    """
+    return optimizer.get("name") in ("SGD", "Adam", "AdamW") and not CHANGES & set(optimizer)
+
+
 def is_preconditioned(optimizer: Mapping) -> bool:
     """Whether the ceiling is one of P^-1 H, the preconditioned Hessian, instead of H."""
     return optimizer["name"] != "SGD"
@@ -57,7 +68,7 @@ def ceiling(optimizer: Mapping) -> float:
     2 (1 + m) / ((1 + 2 m) lr) for Nesterov's momentum, and 2 (1 + beta) / ((1 - beta) lr) for Adam
     (Cohen et al. 2022; 38 / lr at beta = 0.9).
 
-    SGD's is one of H, Adam's of P^-1 H, with P the preconditioner (`training.preconditioner`): see
+    SGD's is one of H, Adam's of P^-1 H, with P from `optimizers.preconditioner`: see
     `is_preconditioned`. 0 where no positive curvature is stable, and infinite where all are.
     """
 

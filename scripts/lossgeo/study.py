@@ -382,19 +382,25 @@ def get_taxonomy(config: Mapping) -> dict[str, Any]:
     return {"cells": list(dict.fromkeys(cells))}
 
 
+def get_functions(optimizer: Mapping) -> list[str]:
+    """The functions of the user's own, package.module:function, that an optimizer's entry names."""
+    named = [optimizer.get("train", {}).get("factory"), optimizer.get("augment")]
+    return [reference for reference in named if reference]
+
+
 def get_ceilings(
     config: Mapping, optimizers: Sequence[str], *, preconditioned: bool
 ) -> dict[str, float]:
     """Optimizer -> the largest curvature at which its full-batch update is stable, nats.
 
     Of the Hessian (SGD), or of the preconditioned Hessian (Adam and AdamW), as `preconditioned`
-    says: see `stability.ceiling`.
+    says: see `stability.ceiling`. Optimizers without one are left out.
     """
     specs = {name: config["optimizers"][name] for name in optimizers if name != GIVEN}
     return {
         name: stability.ceiling(spec)
         for name, spec in specs.items()
-        if stability.is_preconditioned(spec) == preconditioned
+        if stability.has_ceiling(spec) and stability.is_preconditioned(spec) == preconditioned
     }
 
 

@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo import buffers
-from lossgeo.models import block_size, in_memory_format, memory_format
-from lossgeo.numerics import root
+from lossgeo import buffers, fits
+from lossgeo.models import block_size, in_memory_format, load_factory, memory_format
+from lossgeo.numerics import torch_generator
 from lossgeo.objective import Objective, at, evaluate
-from lossgeo.parameters import Layout, flatten, layout_of, put, trained, unflatten
+from lossgeo.optimizers import make_optimizer, preconditioner, read_states, write_states
+from lossgeo.parameters import flatten, layout_of, put, trained
+from lossgeo.sam import sharpness_aware
+from lossgeo.schedules import factor
 
-OPTIMIZERS = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
-
-HISTORY = ("step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+HISTORY = ("step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr")
 
 UNKNOWN = -1  # steps: of weights from elsewhere
 
@@ -25,7 +27,7 @@ OVERSHOOT = 0.03  # how far below its target, relatively, a matched loss is to l
 MORE_CHECKS = 100  # for a loss that lies so, once one lies below
 
 # a step, and theta, the preconditioner and the running statistics after it
-Passed = tuple[int, Tensor, Tensor | None, Tensor | None]
+Passed = tuple[int, float, Tensor, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ class Run:
     """What a training run leaves behind. A diverged run ends with the row that is not finite."""
 
     snapshots: np.ndarray  # (S, P) float32, theta at `snapshot_rows`
-    preconditioners: np.ndarray | None  # (S, P) float32, Adam's (`preconditioner`); None: not Adam
+    preconditioners: np.ndarray | None  # (S, P) float32 (`optimizers.preconditioner`); None: none
     snapshot_rows: np.ndarray  # (S,) rows of history at which the snapshots were taken
     history: dict[str, np.ndarray]  # the columns HISTORY, each (rows,); row 0 is the initialisation
     diverged: bool  # theta stopped being finite
     matched: Matched | None  # None: not asked for, or never reached
-    # (E, P) float32, the optimizer's states (`read_states`) after the epochs `state_epochs` (E,):
-    # each whole one but the last
+    # (E, P), or (E, tensors), float32, the optimizer's states (`optimizers.read_states`) after the
+    # epochs `state_epochs` (E,): each whole one but the last
     states: dict[str, np.ndarray]
     state_epochs: np.ndarray
     # (S, B) float32, running statistics where these are constants of the loss (`buffers`)
@@ -65,89 +67,27 @@ class Start:
 
     theta: np.ndarray  # (P,) float32
     epoch: int
-    states: Mapping[str, np.ndarray] = field(default_factory=dict)  # (P,), as in Run.states
+    states: Mapping[str, np.ndarray] = field(default_factory=dict)  # of one epoch of Run.states
     buffers: np.ndarray | None = None  # (B,) float32, as in Run
 
 
-def make_optimizer(parameters, spec: Mapping) -> torch.optim.Optimizer:
-    """The optimizer of a config entry, e.g. `{"name": "SGD", "lr": 0.01, "momentum": 0.9}`.
-
-    Fused: torch's one kernel per update, which for Adam on small networks halves the time.
-    """
-    arguments = {key: value for key, value in spec.items() if key != "name"}
-    return OPTIMIZERS[spec["name"]](parameters, fused=True, **arguments)
-
-
-def preconditioner(update: torch.optim.Optimizer) -> Tensor | None:
-    """Adam's preconditioner P (P,), with which its last update was theta <- theta - lr m / P.
-
-    m is the running mean of the gradients and v that of their squares (AMSGrad: its maximum so
-    far), both after t updates: P = (1 - beta_1^t) (sqrt(v / (1 - beta_2^t)) + eps), as in Cohen et
-    al. 2022. NaN before the first update; None for an optimizer without one. Weight decay is not a
-    part of it: `Adam`'s is in the gradients, `AdamW`'s beside this update.
-    """
-    (group,) = update.param_groups
-    if "betas" not in group:
-        return None
-    beta_1, beta_2 = group["betas"]
-    squares = "max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"
-    parts = []
-    for parameter in group["params"]:
-        state = update.state.get(parameter)
-        if not state:
-            parts.append(torch.full_like(parameter, torch.nan).detach())
-            continue
-        t = float(state["step"])
-        scale = root(state[squares] / (1 - beta_2**t)) + group["eps"]
-        parts.append((1 - beta_1**t) * scale)
-    return torch.cat([part.reshape(-1) for part in parts])
-
-
-def read_states(update: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What an optimizer remembers of its past updates, beside their number: vectors (P,) by name.
-
-    SGD with momentum has its `momentum_buffer`, Adam its `exp_avg` and `exp_avg_sq`, and with
-    AMSGrad `max_exp_avg_sq`; plain SGD has nothing, nor has any before its first update. NaN for
-    parameters without a gradient, which are not updated.
-    """
-    (group,) = update.param_groups
-    states = [update.state.get(parameter, {}) for parameter in group["params"]]
-    names = {name for state in states for name, value in state.items() if value is not None}
-    return {
-        name: torch.cat(
-            [
-                state.get(name, torch.full_like(parameter, torch.nan)).detach().reshape(-1)
-                for parameter, state in zip(group["params"], states, strict=True)
-            ]
-        )
-        for name in sorted(names - {"step"})
-    }
-
-
-def write_states(
-    update: torch.optim.Optimizer, states: Mapping[str, Tensor], layout: Layout, steps: int
-) -> None:
-    """Put states from `read_states` into an optimizer, as if it had taken so many steps."""
-    (group,) = update.param_groups
-    for name, vector in states.items():
-        parts = unflatten(vector, layout).values()
-        for parameter, part in zip(group["params"], parts, strict=True):
-            # strides as the parameter's: fused kernels walk through both as they lie in memory
-            update.state[parameter][name] = torch.empty_like(parameter).copy_(part)
-            if "betas" in group:
-                taken = torch.tensor(float(steps), device=parameter.device)
-                update.state[parameter]["step"] = taken
-
-
 def make_backward(
-    model: nn.Module, inputs: Tensor, targets: Tensor, device: torch.device | str
-) -> Callable[[Tensor], Tensor]:
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    device: torch.device | str,
+    *,
+    label_smoothing: float = 0.0,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+) -> Callable[..., Tensor]:
     """Move model, inputs (n, ...) and targets (n,) to a device, for training in shares of a batch.
 
     Returns a function of a batch, indices on that device, that adds the gradient of its mean
     cross-entropy to those of the parameters, and returns the mean. The batch goes through the
     network in shares that fit the cache, in the memory format that suits the network; in one, where
-    a forward pass in training mode changes buffers or normalises over what it is given.
+    a forward pass in training mode changes buffers or normalises over what it is given. With
+    `augment`, its second argument is a generator, and the batch's inputs are replaced by
+    `augment(inputs, generator)`.
     """
     format_in_memory, block = memory_format(model), block_size(model)
     if buffers.changed_by_training(model, inputs[:2]) or buffers.has_batch_normalisation(model):
@@ -155,19 +95,64 @@ def make_backward(
     model.to(device=device, memory_format=format_in_memory)
     inputs, targets = inputs.to(device), targets.to(device)
 
-    def backward(batch: Tensor) -> Tensor:
+    def backward(batch: Tensor, generator: torch.Generator | None = None) -> Tensor:
         total = 0.0
-        for part in batch.split(block):
-            x = inputs.index_select(0, part)
+        changed = augment(inputs.index_select(0, batch), generator).split(block) if augment else ()
+        for number, part in enumerate(batch.split(block)):
+            x = changed[number] if augment else inputs.index_select(0, part)
             if format_in_memory != torch.contiguous_format:
                 x = in_memory_format(x, format_in_memory)
             y = targets.index_select(0, part)
-            loss = nn.functional.cross_entropy(model(x), y, reduction="sum") / len(batch)
+            loss = nn.functional.cross_entropy(
+                model(x), y, reduction="sum", label_smoothing=label_smoothing
+            ) / len(batch)
             loss.backward()
             total = total + loss.detach()
         return total
 
     return backward
+
+
+def make_descent(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    device: torch.device | str,
+    spec: Mapping,
+) -> tuple[torch.optim.Optimizer, Callable[[Tensor, torch.Generator], None]]:
+    """The optimizer of a config entry, and a function that takes one step by a batch's gradient.
+
+    The gradient is that of `make_backward`, with the entry's `label_smoothing` and `augment`; with
+    `sam` it is the sharpness-aware one, and with `clip` it is then scaled so that its norm is at
+    most that (Pascanu et al. 2013). The generator is for what changes the inputs.
+    """
+    backward = make_backward(
+        model,
+        inputs,
+        targets,
+        device,
+        label_smoothing=spec.get("label_smoothing", 0.0),
+        augment=load_factory(spec["augment"]) if "augment" in spec else None,
+    )
+    update = make_optimizer(trained(model).values(), spec)
+
+    def descend(batch: Tensor, generator: torch.Generator) -> None:
+        update.zero_grad()
+        if "sam" in spec:
+            state = generator.get_state()
+
+            def gradient() -> Tensor:
+                generator.set_state(state)  # both gradients are of the same inputs
+                return backward(batch, generator)
+
+            sharpness_aware(model, gradient, **spec["sam"])
+        else:
+            backward(batch, generator)
+        if "clip" in spec:
+            nn.utils.clip_grad_norm_(trained(model).values(), spec["clip"])
+        update.step()
+
+    return update, descend
 
 
 def train(
@@ -206,14 +191,27 @@ def train(
     with the one that the run of the start had, this one goes on exactly as that did; with another,
     the two part there, as in Frankle et al. 2020.
 
+    `optimizer` is an entry of the config: a class of torch.optim and its arguments, and how it is
+    used (`schedules.factor`, `make_descent`). What changes the inputs draws from a generator of
+    every epoch's own, seeded by that of `generator`. Or it is `{"train": {...}}`, a training of the
+    user's own (`fits.states`): then each state that it yields is a snapshot, a row of history and
+    looked at, a step is a state, and `batch_size`, `evaluations_per_epoch` and
+    `snapshots_per_epoch` do not count. It cannot have a `start`.
+
     The model's dropout, if any, draws from the caller's random state. `tell` gets a line for every
     epoch that has ended.
     """
     device = train_objective.device
-    backward = make_backward(model, inputs, targets, device)
-    update = make_optimizer(trained(model).values(), optimizer)
+    inputs, targets = inputs.to(device), targets.to(device)
+    fit = optimizer.get("train")
+    update = None
+    if fit:
+        model.to(device)
+    else:
+        update, descend = make_descent(model, inputs, targets, device, optimizer)
 
     steps_per_epoch = -(-len(inputs) // batch_size)
+    steps = epochs * steps_per_epoch
     first = start.epoch if start else 0
     running = train_objective.running
     if start:
@@ -222,9 +220,13 @@ def train(
             buffers.write(model, running, torch.from_numpy(start.buffers))
         buffers.count_batches(model, first * steps_per_epoch)
         states = {name: torch.from_numpy(vector) for name, vector in start.states.items()}
-        write_states(update, states, layout_of(model), first * steps_per_epoch)
+        write_states(update, states, model, layout_of(model))
     evaluation_steps = spread(steps_per_epoch, evaluations_per_epoch)
     snapshot_steps = spread(steps_per_epoch, snapshots_per_epoch)
+
+    def say(epoch: float) -> None:
+        loss, _, _, accuracy, _ = rows[-1][2:]
+        tell(f"epoch {epoch:g} of {epochs}: loss {loss:.4g} nats, test accuracy {accuracy:.2%}")
 
     rows: list[tuple] = []
     snapshots: list[np.ndarray] = []
@@ -233,13 +235,24 @@ def train(
     snapshot_rows: list[int] = []
     states_by_epoch: dict[int, dict[str, np.ndarray]] = {}
 
-    def record(epoch: int, step_in_epoch: int, with_snapshot: bool) -> bool:
+    def rate(step: int) -> float:
+        """The learning rate of a step, one of 1..steps."""
+        if fit:
+            return math.nan
+        schedule = optimizer.get("schedule")
+        share = factor(schedule, step, steps, steps_per_epoch) if schedule else 1.0
+        return optimizer["lr"] * share
+
+    def divisor() -> Tensor | None:
+        return preconditioner(update) if update else None
+
+    def record(step: int, epoch: float, with_snapshot: bool) -> bool:
         """Add a row of history, and a snapshot if asked; return whether theta is finite."""
         theta, own = flatten(model), buffers.read(model, running)
         finite = bool(torch.isfinite(theta).all())
         if with_snapshot or not finite:
             snapshots.append(as_stored(theta))
-            preconditioners.append(as_stored(preconditioner(update)))
+            preconditioners.append(as_stored(divisor()))
             statistics.append(as_stored(own))
             snapshot_rows.append(len(rows))
         train_now, test_now = (
@@ -247,37 +260,37 @@ def train(
         )
         rows.append(
             (
-                epoch * steps_per_epoch + step_in_epoch,
-                epoch + step_in_epoch / steps_per_epoch,
+                step,
+                epoch,
                 train_now.loss,
                 train_now.accuracy,
                 test_now.loss,
                 test_now.accuracy,
+                rate(max(step, 1)),
             )
         )
         return finite
 
     def seen(passed: Passed) -> Matched:
         """A theta of the run as its objective sees it."""
-        step, theta, divisor, own = passed
+        step, epoch, theta, scale, own = passed
         now = evaluate(at(matched[0], own), theta)
-        epoch = step / steps_per_epoch
-        vectors = as_stored(theta), as_stored(divisor)
+        vectors = as_stored(theta), as_stored(scale)
         return Matched(*vectors, step, epoch, now.loss, now.loss_se, as_stored(own))
 
-    def passing(step: int) -> Passed:
-        return step, flatten(model), preconditioner(update), buffers.read(model, running)
+    def passing(step: int, epoch: float) -> Passed:
+        return step, epoch, flatten(model), divisor(), buffers.read(model, running)
 
     skipped: list[Passed] = []  # since the last look, near the target
     best: Matched | None = None
     due, last = 0, math.inf  # step of the next look, and of the last one
     before = (0, math.inf)  # step and loss of the look before
 
-    def look(step: int) -> None:
+    def look(step: int, epoch: float) -> None:
         """Keep theta if its loss is closer to the target than the best so far, from below."""
         nonlocal best, due, last, before
         target = matched[1]
-        now = seen(passing(step))
+        now = seen(passing(step, epoch))
         if best is None and now.loss <= target:
             last = step + MORE_CHECKS
             for passed in skipped:  # the first within reach, if the loss was there before
@@ -292,34 +305,42 @@ def train(
         else:
             due = math.inf
 
-    finite = record(first, 0, True)
+    finite = record(first * steps_per_epoch, first, True)
     if matched:
-        look(first * steps_per_epoch)
+        look(first * steps_per_epoch, first)
+    if fit:
+        states = fits.states(fit, model, inputs, targets, epochs=epochs, generator=generator)
+        with closing(states):
+            for step, epoch in enumerate(states, start=1):
+                if matched and step <= last and due < math.inf:
+                    look(step, epoch)
+                finite = record(step, epoch, True)
+                if tell:
+                    say(epoch)
+                if not finite:
+                    break
     model.train()
-    for epoch in range(epochs):
+    for epoch in range(0 if fit else epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
         if epoch < first:
             continue
         if not finite:
             break
+        noise = torch_generator("augment", generator.initial_seed(), epoch)
         for step, batch in enumerate(order.split(batch_size), start=1):
-            update.zero_grad()
-            backward(batch)
-            update.step()
-            taken = epoch * steps_per_epoch + step
+            taken, passed = epoch * steps_per_epoch + step, epoch + step / steps_per_epoch
+            update.param_groups[0]["lr"] = rate(taken)
+            descend(batch, noise)
             if matched and due <= taken <= last:
-                look(taken)
+                look(taken, passed)
             elif matched and best is None and before[1] < NEAR * matched[1]:
-                skipped.append(passing(taken))
+                skipped.append(passing(taken, passed))
             if step in evaluation_steps or step in snapshot_steps:
-                finite = record(epoch, step, step in snapshot_steps)
+                finite = record(taken, passed, step in snapshot_steps)
             if not finite:
                 break
         if tell:
-            loss, _, _, accuracy = rows[-1][2:]
-            tell(
-                f"epoch {epoch + 1} of {epochs}: loss {loss:.4g} nats, test accuracy {accuracy:.2%}"
-            )
+            say(epoch + 1)
         if finite and epoch + 1 < epochs:
             states = read_states(update)
             if states:

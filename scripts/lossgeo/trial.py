@@ -20,6 +20,7 @@ from lossgeo.checkpoints import CheckpointError
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.parameters import trained
+from lossgeo.trial_training import try_training
 
 
 def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None:
@@ -141,9 +142,13 @@ def _check_device(name: str) -> None:
 
 def _answer(key: str, step: Any, input_shape: tuple[int, ...], classes: int) -> str | None:
     """The key and what is wrong with it, or None."""
+    what = "training" if key.startswith("optimizers.") else "the model"
     try:
         if key == "device":
             _check_device(step)
+            return None
+        if key.startswith("optimizers."):
+            try_training(step, input_shape, classes)
             return None
         if "factory" in step:
             try_model(step, input_shape, classes)
@@ -160,9 +165,9 @@ def _answer(key: str, step: Any, input_shape: tuple[int, ...], classes: int) -> 
     except CheckpointError as error:
         return f"{key}.weights: {error}"
     except SystemExit as error:
-        return f"{key}: {step.get('factory')} called sys.exit({error.code!r}), expected a model"
+        return f"{key}: {step.get('factory')} called sys.exit({error.code!r}) when it was tried"
     except Exception as error:
-        return f"{key}: {step.get('factory')}: the model failed when it was tried: {error!r}"
+        return f"{key}: {step.get('factory')}: {what} failed when it was tried: {error!r}"
     return None
 
 

@@ -135,6 +135,7 @@ def history(path: Path, model: str, optimizer: str, seed: int, rng) -> None:
             "train_accuracy": 1 - loss / 3,
             "test_loss": 1.1 * loss,
             "test_accuracy": 1 - loss / 2.8,
+            "lr": 0.01,
         }
     )
     diverged = status_of(model, optimizer, seed, "final") == "diverged"

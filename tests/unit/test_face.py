@@ -417,7 +417,7 @@ def test_frozen_statistics_are_interpolated_and_recalibrated_ones_are_of_the_bat
     a[2].momentum = None
     a.train()(mlp.inputs)
     assert again.loss().value == pytest.approx(loss(a.eval()), rel=1e-9)
-    with pytest.raises(ValueError, match="has no running statistics 2.running_mean"):
+    with pytest.raises(ValueError, match=r"has no running statistics 2\.running_mean"):
         net.barrier(nn.Sequential(*a[:2], nn.BatchNorm1d(4, track_running_stats=False), *a[3:]))
 
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lossgeo.optimizers import make_optimizer
 from lossgeo.stability import ceiling, companion, is_preconditioned
-from lossgeo.training import make_optimizer
 
 SGD = [
     {"lr": 0.01},

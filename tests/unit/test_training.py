@@ -11,12 +11,12 @@ from torch import nn
 from lossgeo import training
 from lossgeo.models import block_size, build
 from lossgeo.objective import evaluate, make_objective
+from lossgeo.optimizers import make_optimizer
 from lossgeo.parameters import flatten
 from lossgeo.training import (
     HISTORY,
     Start,
     find_point,
-    make_optimizer,
     spread,
     steps_to_wait,
     train,
@@ -490,10 +490,10 @@ def fork_of(parent, k):
             {"name": "SGD", "lr": 0.05, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.01},
             ["momentum_buffer"],
         ),
-        ({"name": "Adam", "lr": 0.01}, ["exp_avg", "exp_avg_sq"]),
+        ({"name": "Adam", "lr": 0.01}, ["exp_avg", "exp_avg_sq", "step"]),
         (
             {"name": "AdamW", "lr": 0.01, "betas": [0.5, 0.7], "amsgrad": True},
-            ["exp_avg", "exp_avg_sq", "max_exp_avg_sq"],
+            ["exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step"],
         ),
     ],
     ids=("sgd", "momentum", "dampened", "adam", "amsgrad"),

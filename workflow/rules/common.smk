@@ -71,9 +71,10 @@ def prepare_config(config):
             update_config(found, config)
         made = checks.complete(found, schema, checks.named_experiments(overlays))
         if workflow.is_main_process:
-            checks.check_models(
-                made, {name: get_factory_code(made, name) for name in made["models"]}
-            )
+            code = {name: get_factory_code(made, name) for name in made["models"]}
+            for name, spec in made["optimizers"].items():
+                code[f"optimizers.{name}"] = get_training_code(spec)
+            checks.check_models(made, code)
     except checks.ConfigError as error:
         stop(error)
     config.clear()
@@ -98,11 +99,12 @@ def get_registry(path, tables):
         stop(error)
 
 
-def get_code(script, model=None, module=None):
+def get_code(script, model=None, module=None, optimizer=None):
     """Digests of a script and of all of the project's modules that it reaches.
 
-    So are those of a `module` that it imports by name, and with the name of a `model` that has a
-    factory those of the factory's modules.
+    So are those of a `module` that it imports by name, with the name of a `model` that has a
+    factory those of the factory's modules, and with that of an `optimizer` those of the functions
+    of the user's that it names.
     """
     scripts = ROOT / "scripts"
     code = digest.code_digests(scripts / script, scripts)
@@ -117,19 +119,38 @@ def get_code(script, model=None, module=None):
                 ".py file: a change of any other would go unseen"
             )
         code |= found
+    if optimizer:
+        spec = config["optimizers"][optimizer]
+        found, functions = get_training_code(spec), study.get_functions(spec)
+        if functions and not found:
+            stop(
+                f"optimizers.{optimizer}: found no source of {' or '.join(functions)}, expected "
+                "modules in .py files: a change of any other would go unseen"
+            )
+        code |= found
     return code
 
 
 def get_factory_code(config, model):
-    """Digests of a model's factory and of what it imports; none where that has no source.
+    """Digests of a model's factory and of what it imports: see `get_function_code`."""
+    return get_function_code(config["models"][model].get("factory"))
 
-    Nor where that is no Python: what tries the model says so.
+
+def get_training_code(spec):
+    """Digests of the functions of the user's that an optimizer's entry names; none unless of all."""
+    found = [get_function_code(reference) for reference in study.get_functions(spec)]
+    return dict(item for one in found for item in one.items()) if all(found) else {}
+
+
+def get_function_code(reference):
+    """Digests of a function's module and of what it imports; none where that has no source.
+
+    Nor where that is no Python: what tries the function says so.
     """
-    factory = config["models"][model].get("factory")
-    if factory is None:
+    if reference is None:
         return {}
     try:
-        return digest.factory_digests(factory.partition(":")[0], [Path.cwd(), *sys.path])
+        return digest.factory_digests(reference.partition(":")[0], [Path.cwd(), *sys.path])
     except (SyntaxError, ValueError):
         return {}
 

@@ -16,7 +16,7 @@ rule fork:
         runtime=partial(get_minutes, "fork"),
     params:
         config=partial(sections.fork, config),
-        code=lambda wildcards: get_code("fork.py", wildcards.model),
+        code=lambda wildcards: get_code("fork.py", wildcards.model, optimizer=wildcards.optimizer),
     message:
         "{wildcards.model} with {wildcards.optimizer}, seed {wildcards.seed}, in another order from epoch {wildcards.epoch} on"
     script:

@@ -16,7 +16,7 @@ rule train:
         runtime=partial(get_minutes, "train"),
     params:
         config=partial(sections.train, config),
-        code=lambda wildcards: get_code("train.py", wildcards.model),
+        code=lambda wildcards: get_code("train.py", wildcards.model, optimizer=wildcards.optimizer),
     message:
         "train {wildcards.model} with {wildcards.optimizer}, seed {wildcards.seed}"
     script:
