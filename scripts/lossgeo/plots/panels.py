@@ -33,6 +33,7 @@ Files = Sequence[Path | str]
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 SURFACE_COLOURS = "viridis"
+GIVEN = "given"  # the optimizer of weights from elsewhere (`study.GIVEN`)
 
 
 def style_of(style: Mapping) -> dict:
@@ -304,7 +305,7 @@ def seeds_note(frame: pd.DataFrame, style: Mapping, *, log: bool = False) -> str
 
     Models can have different numbers of seeds: the note has the fewest and the most.
     """
-    seeds = seeds_of(frame)
+    seeds, given = seeds_of(frame), frame["optimizer"] == GIVEN
     if max(seeds, default=0) < 2:
         return "One seed: no interval."
     kind = f"{100 * style['confidence']:g} % t interval" if seeds.max() > 2 else "range"
@@ -314,9 +315,11 @@ def seeds_note(frame: pd.DataFrame, style: Mapping, *, log: bool = False) -> str
             names = [name for name in ("model", "optimizer", "point") if name in frame]
             left.append(frame[frame["status"] == "ok"].groupby(names)["seed"].nunique())
         kind += " (range, where two are left)" if (pd.concat(left) == 2).any() else ""
+    own = "samples" if given.all() else "initialisation, order of the data and samples"
+    others = " (weights from elsewhere: samples)" if given.any() and not given.all() else ""
     return (
         f"{'Geometric mean' if log else 'Mean'} and {kind} over {span(seeds)} seeds: each has its "
-        "own initialisation, order of the data and samples."
+        f"own {own}{others}."
     )
 
 
