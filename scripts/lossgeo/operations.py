@@ -43,13 +43,14 @@ def passes(rule: str, section: Mapping) -> float:
     train, test = (data[f"{split}_samples"] or SIZES[split] for split in ("train", "test"))
     samples = section.get("objective", {}).get("samples", section.get("samples", 0))
     points = len(section.get("points", [None]))
+    step = BACKWARD * (2 if "sam" in section.get("optimizer", {}) else 1)
     if rule == "train":
         looks = 2 * section["evaluations_per_epoch"] * section["evaluation_samples"]
-        return section["epochs"] * (BACKWARD * train + looks)
+        return section["epochs"] * (step * train + looks)
     if rule == "weights":
         return 2 * len(section["weights"]) * section["evaluation_samples"]
     if rule == "fork":
-        return section["epochs"] * (BACKWARD * train + 2 * section["evaluation_samples"])
+        return section["epochs"] * (step * train + 2 * section["evaluation_samples"])
     if rule == "curve":
         return points * len(section["rungs"]) * section["curve"]["epochs"] * BACKWARD * train
     if rule == "hessian":

@@ -43,6 +43,8 @@ def test_operations_are_twice_the_multiplications_of_every_layer(spec):
 def test_a_training_run_passes_every_sample_forwards_and_backwards():
     """3 epochs of 1,000 samples at 3 passes, and 2 looks at 50 samples of two splits in each."""
     assert operations.passes("train", SECTION) == 3 * (3 * 1000 + 2 * 2 * 50)
+    sharp = SECTION | {"optimizer": {"name": "SGD", "lr": 0.1, "sam": {"rho": 0.1}}}
+    assert operations.passes("train", sharp) == 3 * (6 * 1000 + 2 * 2 * 50)
 
 
 def test_a_users_model_has_no_known_operations():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lossgeo.optimizers import make_optimizer
-from lossgeo.stability import ceiling, companion, is_preconditioned
+from lossgeo.stability import ceiling, companion, has_ceiling, is_preconditioned
 
 SGD = [
     {"lr": 0.01},
@@ -138,3 +138,15 @@ def test_the_spectral_radius_passes_one_at_the_ceiling_whatever_the_settings(
     assert radius(0.999 * found) < 1 < radius(1.001 * found)
     for share in (0.01, 0.3, 0.7):
         assert radius(share * found) < 1
+
+
+def test_only_plain_updates_have_a_ceiling():
+    assert all(has_ceiling(spec) for spec in SPECS)
+    for spec in (
+        {"name": "RMSprop", "lr": 0.1},
+        {"train": {"factory": "mine:fit"}},
+        {"name": "SGD", "lr": 0.1, "schedule": {"name": "cosine"}},
+        {"name": "SGD", "lr": 0.1, "clip": 1.0},
+        {"name": "Adam", "lr": 0.1, "sam": {"rho": 0.1}},
+    ):
+        assert not has_ceiling(spec)

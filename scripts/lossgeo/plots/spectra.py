@@ -156,7 +156,7 @@ def _exact_counts(axis: Axes, rows: pd.DataFrame, colour: str) -> None:
 def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
     """Sharpness by several measures: against width, or against the optimizer.
 
-    The largest eigenvalue of the Hessian, of the Gauss-Newton matrix and, where Adam has trained,
+    The largest eigenvalue of the Hessian, of the Gauss-Newton matrix and, where there is one,
     of the preconditioned Hessian, as far as the table has them; trace; curvature along random
     filter-normalised directions.
     """
@@ -168,7 +168,7 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
     quantities = {
         "λ₁ of the Hessian\n(nats)": hessian,
         "λ₁ of Gauss-Newton\n(nats)": top[top["matrix"] == "gauss_newton"],
-        "λ₁ of Adam's\npreconditioned H": top[top["matrix"] == "preconditioned"],
+        "λ₁ of the\npreconditioned H": top[top["matrix"] == "preconditioned"],
         "trace\n(nats)": curvature.rename(columns={"trace": "value", "trace_se": "se"}),
         "E[d′Hd], filter-\nnormalised d (nats)": curvature.rename(
             columns={"filter_curvature": "value", "filter_curvature_se": "se"}
