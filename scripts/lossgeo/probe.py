@@ -28,7 +28,7 @@ class Point:
 
     theta: Tensor
     status: str  # "ok", "diverged" or "not reached"
-    step: int  # optimizer steps taken; -1 where the point was not reached
+    step: int  # optimizer steps taken; -1: not reached, or not known
     preconditioner: Tensor | None  # (P,) of `optimizers`, NaN as theta; or none
     buffers: Tensor | None = None  # (B,) running statistics that are constants of the loss; or none
 
