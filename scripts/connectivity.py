@@ -156,7 +156,7 @@ def main(snakemake) -> None:
             distance = float((path.vectors[-1] - path.vectors[0]).norm())
             for split, objective in objectives.items():
                 logits = logits_of(objective, path)
-                profile = paths.profile(t, logits, objective.targets)
+                profile = paths.profile(t, logits, objective.targets, objective.loss)
                 groups[f"{point}/{rung}/{split}"] = as_group(profile, path, distance)
                 height = profile.barriers["loss"].height
                 job.tell(f"{point}, {rung}, {split} ({path.status}): barrier {height:.4g} nats")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lossgeo.losses import CROSS_ENTROPY, Loss
 from lossgeo.optimizers import make_optimizer
 from lossgeo.parameters import flatten, put, string_together
 from lossgeo.training import make_backward
@@ -116,15 +117,16 @@ def train_midpoint(
     momentum: float,
     device: torch.device | str,
     generator: torch.Generator,
+    loss: Loss = CROSS_ENTROPY,
 ) -> Midpoint:
-    """`bend` the straight line between two minima (P,) where `model` has a low mean cross-entropy.
+    """`bend` the straight line between two minima (P,) where `model` has a low mean loss.
 
     The loss is that over inputs (n, ...) and targets (n,), as in `training.train`, and goes
     through the network in the same way. After 0 epochs the midpoint is that of the straight line.
     The model's own parameters are overwritten; its dropout, if any, draws from the caller's random
     state. The midpoint lies in the main memory.
     """
-    backward = make_backward(model, inputs, targets, device)
+    backward = make_backward(model, inputs, targets, device, loss)
     theta, gradient = string_together(model)
 
     def loss_and_gradient(batch: Tensor) -> tuple[Tensor, Tensor]:

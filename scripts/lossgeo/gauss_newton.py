@@ -1,12 +1,15 @@
 """The Gauss-Newton matrix of an objective: the Hessian as far as it is the loss's own curvature.
 
-With logits z(theta) and their probabilities p, the Hessian of sample i is
-J'(diag p - pp')J + sum_k (p_k - [k = y]) grad^2 z_k, J = dz/dtheta: its Gauss-Newton matrix G_i,
-which is positive semi-definite, and a rest that is there because z is not linear in theta.
+With outputs z(theta), J = dz/dtheta, and a loss l(z) whose gradient is g and whose second
+derivative A, the Hessian of sample i is J'AJ + sum_k g_k grad^2 z_k: its Gauss-Newton matrix G_i,
+which is positive semi-definite where l is convex, and a rest that is there because z is not linear
+in theta. Of the cross-entropy, with probabilities p and class y, A = diag p - pp' and
+g_k = p_k - [k = y].
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -20,8 +23,8 @@ from torch.nn import functional
 from lossgeo.attention import step_by_step
 from lossgeo.hessian import twice_differentiable
 from lossgeo.kept import keep
+from lossgeo.losses import Loss, cotangents, is_traced_exactly, output_hessian
 from lossgeo.models import in_memory_format
-from lossgeo.numerics import root
 from lossgeo.objective import Objective, leaves_of
 from lossgeo.parameters import Layout, join, trained, unflatten
 
@@ -29,25 +32,24 @@ CHUNK = 16  # samples whose Jacobians are held together
 
 
 def gauss_newton_operator(objective: Objective, theta: Tensor) -> LambdaOperator:
-    """G = 1/N sum_i J_i'(diag p_i - p_i p_i')J_i, (P, P), as a matrix-free operator.
+    """G = 1/N sum_i J_i'A_i J_i, (P, P), as a matrix-free operator.
 
     What does not depend on the vector is built once and kept, as in `hessian.hessian_operator`: the
-    logits z, and u -> J'u, which is linear, so that its derivative by u gives J v. A product is one
-    backward pass through each (Schraudolph 2002). Memory as there.
+    outputs z, and u -> J'u, which is linear, so that its derivative by u gives J v. A product is
+    one backward pass through each (Schraudolph 2002). Memory as there.
     """
     leaves = leaves_of(objective, theta)
     wanted = tuple(leaves.values())
-    makers = [partial(_pushforward, objective, leaves, inputs) for inputs, _ in objective.blocks]
+    makers = [partial(_pushforward, objective, leaves, *block) for block in objective.blocks]
     graphs = keep(makers, objective.memory, leaves.values())
 
     def matvec(v: Tensor) -> Tensor:
         total = torch.zeros_like(v)
         for push in graphs():
-            pushed, p = push.along(v, objective.layout), push.probabilities
-            bent = p * (pushed - (p * pushed).sum(1, keepdim=True)) / objective.samples
+            bent = push.bend(push.along(v, objective.layout)) / objective.samples
             total += join(
                 torch.autograd.grad(
-                    push.logits, wanted, bent, retain_graph=True, materialize_grads=True
+                    push.outputs, wanted, bent, retain_graph=True, materialize_grads=True
                 )
             )
             del push  # before the next is built, where it is not kept
@@ -61,19 +63,18 @@ def gauss_newton_operator(objective: Objective, theta: Tensor) -> LambdaOperator
 def sample_forms(objective: Objective, theta: Tensor, vectors: Tensor) -> Tensor:
     """v'G_i v of every sample i, for each of k vectors (k, P): (k, N) float64.
 
-    As `hessian.sample_forms`, for G: the variance under p of the rates J v at which logits change.
+    As `hessian.sample_forms`, for G: of the cross-entropy, the variance under p of the rates J v at
+    which logits change.
     """
     leaves = leaves_of(objective, theta)
     vectors = vectors.to(objective.device, objective.dtype)
     forms = torch.empty(len(vectors), objective.samples, dtype=torch.float64)
     at = 0
     for inputs, targets in objective.blocks:
-        push = _pushforward(objective, leaves, inputs)
-        p = push.probabilities.double()
+        push = _pushforward(objective, leaves, inputs, targets)
+        form_of = _forms(objective.loss, push, targets)
         for form, v in zip(forms, vectors, strict=True):
-            pushed = push.along(v, objective.layout).double()
-            centred = pushed - (p * pushed).sum(1, keepdim=True)
-            form[at : at + len(targets)] = (p * centred.square()).sum(1)
+            form[at : at + len(targets)] = form_of(push.along(v, objective.layout))
         at += len(targets)
     return forms
 
@@ -81,9 +82,12 @@ def sample_forms(objective: Objective, theta: Tensor, vectors: Tensor) -> Tensor
 def sample_traces(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
     """The trace of every sample's G_i, by parameter tensor and filter: name -> (N, filters).
 
-    diag p - pp' = sum_k p_k (e_k - p)(e_k - p)', so that
+    A_i = sum_k a_k b_k', so that tr G_i = sum_k (J'a_k)'(J'b_k) (`losses.cotangents`). Of the
+    cross-entropy diag p - pp' = sum_k p_k (e_k - p)(e_k - p)', and
     tr G_i = sum_k p_k ||grad z_k - sum_l p_l grad z_l||^2, the sum being over K classes: K backward
-    passes give it exactly, with no random probe. A filter is a row of a linear layer or an output
+    passes give it exactly, with no random probe; 2 K do so for any other loss of K outputs. Beyond
+    losses.MOST_OUTPUTS it is estimated by random signs of each sample (`is_exact`), whose noise is
+    part of the scatter of the samples. A filter is a row of a linear layer or an output
     channel of a convolution, as in `directions.normalize`; a 1-D tensor counts as one. The sum over
     a tensor is its layer's trace, that over all tensors the trace of G_i, and means over samples
     are those of G.
@@ -98,27 +102,49 @@ def sample_traces(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
     known = {f"{name}.{part}" for name, layer in layers.items() for part in trained(layer)}
     others = {name: leaf.detach() for name, leaf in leaves.items() if name not in known}
     blocks = []
-    for inputs, _ in objective.blocks:
+    for inputs, targets in objective.blocks:
         with _recorded(layers) as calls:
-            logits = functional_call(objective.model, leaves, (inputs,))
-        rows = _rows_of_layers(logits, layers, calls) if layers else {}
+            outputs = functional_call(objective.model, leaves, (inputs,))
+        rows = _rows_of_layers(objective.loss, outputs, targets, layers, calls) if layers else {}
         if others:
             fixed = {name: leaf.detach() for name, leaf in leaves.items() if name in known}
-            rows |= _rows_of_others(objective.model, inputs, others, fixed)
+            rows |= _rows_of_others(objective, (inputs, targets), outputs, others, fixed)
         blocks.append(rows)
     return {name: torch.cat([rows[name] for rows in blocks]) for name in objective.layout.names}
 
 
-class _Pushforward(NamedTuple):
-    """The logits z of a block, and u -> J'u, whose graph gives v -> J v."""
+def is_exact(objective: Objective, theta: Tensor) -> bool:
+    """Whether `sample_traces` are exact, and not estimated from random signs."""
+    inputs, targets = (part[:2] for part in objective.blocks[0])
+    with torch.no_grad():
+        outputs = functional_call(objective.model, leaves_of(objective, theta), (inputs,))
+    return is_traced_exactly(objective.loss, outputs, targets)
 
-    logits: Tensor  # (n, K), with their graph
-    probabilities: Tensor  # (n, K)
-    cotangent: Tensor  # u (n, K)
+
+def _forms(loss: Loss, push: "_Pushforward", targets: Tensor) -> Callable[[Tensor], Tensor]:
+    """J v (n, ...) -> v'J'AJv (n,) float64."""
+    if loss.is_plain(targets):
+        p = push.outputs.detach().softmax(1).double()
+
+        def variance(pushed: Tensor) -> Tensor:
+            pushed = pushed.double()
+            centred = pushed - (p * pushed).sum(1, keepdim=True)
+            return (p * centred.square()).sum(1)
+
+        return variance
+    return lambda u: (u * push.bend(u)).reshape(len(u), -1).double().sum(1)
+
+
+class _Pushforward(NamedTuple):
+    """The outputs z of a block, and u -> J'u, whose graph gives v -> J v."""
+
+    outputs: Tensor  # (n, ...), with their graph
+    bend: Callable[[Tensor], Tensor]  # u -> A u, (n, ...)
+    cotangent: Tensor  # u (n, ...)
     pulled: tuple[Tensor, ...]  # J'u
 
     def along(self, v: Tensor, layout: Layout) -> Tensor:
-        """J v, (n, K): the derivative of v'J'u by u. The graph is kept."""
+        """J v, (n, ...): the derivative of v'J'u by u. The graph is kept."""
         parts = unflatten(v, layout).values()
         outputs, weights = zip(
             *((g, part) for g, part in zip(self.pulled, parts, strict=True) if g.requires_grad),
@@ -127,15 +153,17 @@ class _Pushforward(NamedTuple):
         return torch.autograd.grad(outputs, self.cotangent, weights, retain_graph=True)[0]
 
 
-def _pushforward(objective: Objective, leaves: dict[str, Tensor], inputs: Tensor) -> _Pushforward:
+def _pushforward(
+    objective: Objective, leaves: dict[str, Tensor], inputs: Tensor, targets: Tensor
+) -> _Pushforward:
     inputs = in_memory_format(inputs, torch.contiguous_format)
     with twice_differentiable():
-        logits = functional_call(objective.model, leaves, (inputs,))
-    u = torch.zeros_like(logits, requires_grad=True)
+        outputs = functional_call(objective.model, leaves, (inputs,))
+    u = torch.zeros_like(outputs, requires_grad=True)
     pulled = torch.autograd.grad(
-        logits, tuple(leaves.values()), u, create_graph=True, materialize_grads=True
+        outputs, tuple(leaves.values()), u, create_graph=True, materialize_grads=True
     )
-    return _Pushforward(logits, logits.detach().softmax(1), u, pulled)
+    return _Pushforward(outputs, output_hessian(objective.loss, outputs, targets), u, pulled)
 
 
 def _known_layers(objective: Objective, leaves: dict[str, Tensor]) -> dict[str, nn.Module]:
@@ -223,33 +251,38 @@ def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[_Call]]]:
             handle.remove()
 
 
-def _class_cotangents(logits: Tensor) -> Tensor:
-    """c_k = sqrt(p_k) (e_k - p), (K, n, K): the columns of a square root of diag p - pp'."""
-    p = logits.detach().softmax(1)
-    eye = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-    return root(p.T).unsqueeze(2) * (eye.unsqueeze(1) - p)
-
-
 def _rows_of_layers(
-    logits: Tensor, layers: dict[str, nn.Module], calls: dict[str, list[_Call]]
+    loss: Loss,
+    outputs: Tensor,
+    targets: Tensor,
+    layers: dict[str, nn.Module],
+    calls: dict[str, list[_Call]],
 ) -> dict[str, Tensor]:
     """`sample_traces` of the known layers in one block, from their inputs and outputs."""
-    outputs = [calls[name][0].output for name in layers]
+    ends = [calls[name][0].output for name in layers]
     rows: dict[str, Tensor] = {}
     patches = {name: _patches(layer, calls[name][0].input) for name, layer in layers.items()}
     norms = {name: a.double().square().sum(2) for name, a in patches.items()}  # (n, places)
-    for cotangent in _class_cotangents(logits):
+
+    def deltas_of(cotangent: Tensor) -> list[Tensor]:
+        """Per layer (n, outputs, places)."""
         deltas = torch.autograd.grad(
-            logits, outputs, cotangent, retain_graph=True, materialize_grads=True
+            outputs, ends, cotangent, retain_graph=True, materialize_grads=True
         )
-        for (name, layer), delta in zip(layers.items(), deltas, strict=True):
-            if type(layer) is nn.Conv2d:
-                delta = delta.flatten(2)  # (n, outputs, places)
-            else:
-                delta = delta.reshape(len(delta), -1, delta.shape[-1]).transpose(1, 2)
-            for part, squares in _squares(layer, delta, patches[name], norms[name]).items():
+        return [
+            delta.flatten(2)
+            if type(layer) is nn.Conv2d
+            else delta.reshape(len(delta), -1, delta.shape[-1]).transpose(1, 2)
+            for layer, delta in zip(layers.values(), deltas, strict=True)
+        ]
+
+    for a, b in cotangents(loss, outputs, targets):
+        of_a = deltas_of(a)
+        of_b = of_a if b is a else deltas_of(b)
+        for (name, layer), *both in zip(layers.items(), of_a, of_b, strict=True):
+            for part, products in _products(layer, *both, patches[name], norms[name]).items():
                 key = f"{name}.{part}"
-                rows[key] = rows[key] + squares if key in rows else squares
+                rows[key] = rows[key] + products if key in rows else products
     return rows
 
 
@@ -262,39 +295,66 @@ def _patches(layer: nn.Module, a: Tensor) -> Tensor:
     ).transpose(1, 2)
 
 
-def _squares(layer: nn.Module, delta: Tensor, patches: Tensor, norms: Tensor) -> dict[str, Tensor]:
-    """Squared norms (n, filters) of every sample's gradient, from delta (n, outputs, places)."""
+def _products(
+    layer: nn.Module, delta: Tensor, other: Tensor, patches: Tensor, norms: Tensor
+) -> dict[str, Tensor]:
+    """Inner products (n, filters) of two gradients of every sample, from their deltas.
+
+    These are (n, outputs, places); the squared norms where both are the same.
+    """
     if patches.shape[1] == 1:
-        weight = delta[:, :, 0].double().square() * norms
-    else:
+        weight = delta[:, :, 0].double() * other[:, :, 0].double() * norms
+    elif other is delta:
         weight = torch.bmm(delta, patches).square_().sum(2, dtype=torch.float64)
+    else:
+        weight = torch.bmm(delta, patches).mul_(torch.bmm(other, patches))
+        weight = weight.sum(2, dtype=torch.float64)
     found = {"weight": weight}
     if layer.bias is not None:
-        found["bias"] = delta.sum(2).double().square().sum(1, keepdim=True)
+        bias = delta.sum(2).double() * other.sum(2).double()
+        found["bias"] = bias.sum(1, keepdim=True)
     return {part: found[part] for part in trained(layer)}
 
 
 def _rows_of_others(
-    model: nn.Module, inputs: Tensor, others: dict[str, Tensor], fixed: dict[str, Tensor]
+    objective: Objective,
+    block: tuple[Tensor, Tensor],
+    outputs: Tensor,
+    others: dict[str, Tensor],
+    fixed: dict[str, Tensor],
 ) -> dict[str, Tensor]:
     """`sample_traces` of any parameters in one block, from every sample's own Jacobian."""
 
-    def logits_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
-        return functional_call(model, {**fixed, **parameters}, (x.unsqueeze(0),)).squeeze(0)
+    def output_of(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        every = {**fixed, **parameters}
+        return functional_call(objective.model, every, (x.unsqueeze(0),)).squeeze(0)
 
-    def rows_of(x: Tensor) -> dict[str, Tensor]:
-        logits, pull = vjp(lambda parameters: logits_of(parameters, x), others)
+    def rows_of(x: Tensor, left: Tensor, right: Tensor | None) -> dict[str, Tensor]:
+        _, pull = vjp(lambda parameters: output_of(parameters, x), others)
         rows: dict[str, Tensor] = {}
-        for cotangent in _class_cotangents(logits.unsqueeze(0)).squeeze(1):
-            for name, gradient in pull(cotangent)[0].items():
+        for k, a in enumerate(left):
+            of_a = pull(a)[0]
+            of_b = of_a if right is None else pull(right[k])[0]
+            for name, gradient in of_a.items():
                 filters = len(gradient) if gradient.ndim > 1 else 1
-                squares = gradient.reshape(filters, -1).double().square().sum(1)
-                rows[name] = rows[name] + squares if name in rows else squares
+                both = (g.reshape(filters, -1).double() for g in (gradient, of_b[name]))
+                products = math.prod(both).sum(1)
+                rows[name] = rows[name] + products if name in rows else products
         return rows
 
-    try:
-        with step_by_step():  # fused attention is no operation for vmap
-            return vmap(rows_of, chunk_size=CHUNK)(inputs)
-    except RuntimeError:  # an operation that torch cannot do for many samples at once
-        rows = [rows_of(x) for x in inputs]
-        return {name: torch.stack([row[name] for row in rows]) for name in others}
+    parts = []
+    for x, y, z in zip(*(part.split(CHUNK) for part in (*block, outputs.detach())), strict=True):
+        pairs = list(cotangents(objective.loss, z, y))
+        left = torch.stack([a for a, _ in pairs], 1)  # (n, pairs, ...)
+        is_same = pairs[0][0] is pairs[0][1]
+        right = None if is_same else torch.stack([b for _, b in pairs], 1)
+        try:
+            with step_by_step():  # fused attention is no operation for vmap
+                rows = vmap(rows_of, in_dims=(0, 0, None if is_same else 0))(x, left, right)
+        except RuntimeError:  # an operation that torch cannot do for many samples at once
+            each = [
+                rows_of(x[i], left[i], None if right is None else right[i]) for i in range(len(x))
+            ]
+            rows = {name: torch.stack([row[name] for row in each]) for name in others}
+        parts.append(rows)
+    return {name: torch.cat([rows[name] for rows in parts]) for name in others}

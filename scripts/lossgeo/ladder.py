@@ -4,7 +4,8 @@ A sample bends the loss only as far as the probability of its own class falls sh
 logits z(theta), probabilities p and class y, its Hessian is
 J' (diag p - pp') J + sum_k (p_k - [k = y]) grad^2 z_k, J = dz/dtheta, where
 |diag p - pp'| <= 2 (1 - p_y) and |p - e_y| <= sqrt(2) (1 - p_y). Of a well trained network few
-samples carry most of the curvature. A sample drawn by that importance gives nearly the right
+samples carry most of the curvature. Of other losses the norms of the first and second derivative by
+the outputs say the same (`importance`). A sample drawn by that importance gives nearly the right
 eigenvectors; few products with the Hessian of all samples then correct them.
 """
 
@@ -18,7 +19,8 @@ from hessian_eigenthings.operators import CurvatureOperator
 from torch import Tensor
 
 from lossgeo.hessian import hessian_operator, hessian_products
-from lossgeo.objective import Objective, sample_losses, with_samples
+from lossgeo.losses import output_hessian
+from lossgeo.objective import Objective, sample_logits, sample_losses, with_samples
 from lossgeo.spectrum import Eigenpairs, padded
 
 FEWER = 8  # an importance sample is this part of the samples,
@@ -66,7 +68,7 @@ def leading_eigenpairs(
     if not torch.isfinite(losses).all():
         return Leading(nothing, 0, 0, 0)
     chosen, weights = importance_sample(
-        -np.expm1(-losses.double().cpu().numpy()),
+        importance(objective, theta, losses, generator=generator),
         min(objective.samples, max(FEWEST, objective.samples // FEWER)),
         generator=generator,
     )
@@ -94,6 +96,26 @@ def leading_eigenpairs(
         tolerance=tolerance,
     )
     return Leading(pairs, products, len(chosen), 1 + start.iterations + solving)
+
+
+def importance(
+    objective: Objective, theta: Tensor, losses: Tensor, *, generator: torch.Generator
+) -> np.ndarray:
+    """How far each sample can bend the loss, (N,), from its loss (N,).
+
+    1 - p_y for the cross-entropy. For others |g| + |A w|, the gradient by the outputs and the
+    second derivative A along random signs w, whose mean square is A's squared Frobenius norm.
+    """
+    if objective.loss.is_plain(objective.targets):
+        return -np.expm1(-losses.double().cpu().numpy())
+    outputs, targets = sample_logits(objective, theta).movedim(-1, 0), objective.targets
+    z = outputs.requires_grad_()
+    values = objective.loss.of_samples(z, targets)
+    (slope,) = torch.autograd.grad(values.sum(), z)
+    signs = torch.randint(0, 2, outputs.shape, generator=generator) * 2 - 1
+    bent = output_hessian(objective.loss, outputs, targets)(signs.to(outputs))
+    norms = [part.detach().reshape(len(part), -1).double().norm(dim=1) for part in (slope, bent)]
+    return sum(norms).cpu().numpy()
 
 
 def disjoint_subsets(

@@ -131,10 +131,11 @@ def estimate(
     multilevel: the first level is a grid of COARSE points per axis and, where 0 is on every axis,
     its nearest neighbours there, so that differences at the centre are measured. Of each later
     level, drawn by `generator`, the losses are first predicted from all points known by then: a
-    cubic radial basis function interpolates sqrt(L). To what is drawn come a third as many points,
-    those of the lowest predicted loss (mean of the surfaces): at the bottom of a basin sqrt(L)
-    bends most. The second level also has `stencils` whole stencils, 3 points along each axis around
-    random inner points: what is convex is judged by these alone (`geometry`).
+    cubic radial basis function interpolates sqrt(L), or L where some are negative. To what is drawn
+    come a third as many points, those of the lowest predicted loss (mean of the surfaces): at the
+    bottom of a basin sqrt(L) bends most. The second level also has `stencils` whole stencils, 3
+    points along each axis around random inner points: what is convex is judged by these alone
+    (`geometry`).
 
     Errors of predictions count in units of max(|L - L(centre)|, `rise_se`). `interpolation_error`
     is SAFETY times the largest one of the last level's random points, stencils included. Once it
@@ -229,7 +230,11 @@ def _around(point: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _finite(values: dict[str, np.ndarray], known: np.ndarray) -> bool:
-    return all(np.isfinite(one[:, known]).all() for one in values.values())
+    return all(
+        np.isfinite(one[:, known]).all()
+        for name, one in values.items()
+        if name != "accuracy" or not np.isnan(one[:, known]).all()  # there are no classes
+    )
 
 
 def _interpolate(
@@ -237,11 +242,16 @@ def _interpolate(
 ) -> np.ndarray:
     """The values (K, m) of `name` at `points`, from those at the known ones."""
     there = values[name][:, known].T
-    if name in ("loss", "loss_se"):
+    if np.isnan(there).all():
+        return np.full((there.shape[1], len(points)), np.nan)
+    has_root = name in ("loss", "loss_se") and (there >= 0).all()
+    if has_root:
         there = np.sqrt(there)
     found = scipy.interpolate.RBFInterpolator(coordinates[known], there, kernel="cubic")(
         coordinates[points]
     ).T
-    if name in ("loss", "loss_se"):
+    if has_root:
         return found.clip(0) ** 2
+    if name == "loss":
+        return found
     return found.clip(0, 1 if name == "accuracy" else None)

@@ -1,4 +1,6 @@
-"""THE loss that everything probes: L(theta), the mean cross-entropy over one fixed set of samples.
+"""THE loss that everything probes: L(theta), the mean over one fixed set of samples.
+
+That of the cross-entropy, or of another loss of a sample (`losses`).
 
 Lines, planes, Hessian products, paths and flatness all take an `Objective`, so that each can be
 checked against the others: the second difference of a surface is the Hessian's quadratic form
@@ -7,9 +9,9 @@ because both are of the same function.
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from torch.func import functional_call
 
 from lossgeo.attention import slow_path
 from lossgeo.buffers import copy_with, has_batch_normalisation, running_statistics
+from lossgeo.losses import CROSS_ENTROPY, Loss, PerSample, make_loss, total
 from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.parameters import NONE, Layout, layout_of, unflatten
 from lossgeo.recalibration import calibrated_once, recalibrate
@@ -33,10 +36,11 @@ class Objective:
 
     model: nn.Module
     layout: Layout
-    blocks: tuple[tuple[Tensor, Tensor], ...]  # inputs (n, channels, height, width), targets (n,)
+    blocks: tuple[tuple[Tensor, Tensor], ...]  # inputs (n, ...), targets (n, ...)
     memory: float = math.inf  # bytes that graphs may take which are kept between products
     statistics: str | None = None  # which running statistics are meant (`buffers.MODES`), if any
     running: Layout = NONE  # of the B running statistics that are constants of L
+    loss: Loss = CROSS_ENTROPY  # of a sample
 
     @property
     def samples(self) -> int:
@@ -45,7 +49,7 @@ class Objective:
 
     @property
     def targets(self) -> Tensor:
-        """(N,) classes."""
+        """(N,) classes, or (N, ...)."""
         return torch.cat([targets for _, targets in self.blocks])
 
     @property
@@ -60,9 +64,9 @@ class Objective:
 class Evaluation(NamedTuple):
     """What one theta scores on the samples."""
 
-    loss: float  # mean cross-entropy, nats
-    loss_se: float  # its standard error over the N samples, nats
-    accuracy: float  # fraction of the samples classified correctly
+    loss: float  # mean over the samples, in the loss's units: nats
+    loss_se: float  # its standard error over the N samples
+    accuracy: float  # fraction classified correctly; NaN where there are no classes
 
 
 def make_objective(
@@ -76,8 +80,9 @@ def make_objective(
     memory: float = math.inf,
     statistics: str | None = None,
     calibration: Tensor | None = None,
+    loss: Loss | str | Mapping[str, Any] | PerSample = "cross-entropy",
 ) -> Objective:
-    """The objective of `model`, which stays as it is, on inputs (N, ...) and targets (N,).
+    """The objective of `model`, which stays as it is, on inputs (N, ...) and targets (N, ...).
 
     It holds a copy of the model. Inputs that are not floating point (token ids) keep their type.
 
@@ -88,6 +93,8 @@ def make_objective(
     A model with running statistics (batch normalisation) needs `statistics`: `frozen`, the model's
     own, or those of `at`; or `recalibrated`, computed at each theta on the inputs of `calibration`,
     (C, ...), C >= 2, or on all `inputs`. Raises ModelError without, see `buffers`.
+
+    `loss` is as `losses.make_loss` takes it.
     """
     if len(inputs) != len(targets) or not len(inputs):
         raise ValueError(f"{len(inputs)} inputs and {len(targets)} targets: need as many, and some")
@@ -99,7 +106,7 @@ def make_objective(
         )
     running = running_statistics(model, inputs[:2], statistics)
     template = _copy(model).to(device=device, dtype=dtype, memory_format=layout_in_memory)
-    objective = Objective(template.eval(), layout, (), memory)
+    objective = Objective(template.eval(), layout, (), memory, loss=make_loss(loss))
     if statistics == "frozen" and running.names:
         objective = replace(objective, statistics=statistics, running=running)
     elif statistics == "recalibrated" and has_batch_normalisation(model):
@@ -147,7 +154,7 @@ def with_samples(
     """The same objective on other samples, inputs (N, ...) and targets (N,)."""
     block = block or block_size(objective.model)
     blocks = tuple(
-        (_as_inputs(objective.model, x), y.to(next(objective.model.parameters()).device))
+        (_as_inputs(objective.model, x), _placed(objective.model, y))
         for x, y in zip(inputs.split(block), targets.split(block), strict=True)
     )
     return replace(objective, blocks=blocks)
@@ -155,9 +162,13 @@ def with_samples(
 
 def _as_inputs(template: nn.Module, inputs: Tensor) -> Tensor:
     """Inputs where, how precisely and in which memory format the model takes them."""
+    return in_memory_format(_placed(template, inputs), memory_format(template))
+
+
+def _placed(template: nn.Module, values: Tensor) -> Tensor:
+    """Values on the model's device, and in its precision unless they are whole numbers."""
     like = next(template.parameters())
-    inputs = inputs.to(like.device, like.dtype if inputs.is_floating_point() else None)
-    return in_memory_format(inputs, memory_format(template))
+    return values.to(like.device, like.dtype if values.is_floating_point() else None)
 
 
 def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,8 +187,27 @@ def score(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return losses, own_logits > logits.amax(-2)
 
 
+def scorer(loss: Loss, targets: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What makes losses (n,), and the share of each sample that is right, of outputs (..., n) and
+    targets like these.
+
+    Outputs have the samples last, and may be overwritten. `score` for the cross-entropy of classes.
+    """
+    if loss.is_plain(targets):
+        return score
+
+    def of_outputs(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = outputs.movedim(-1, 0)
+        losses = loss.of_samples(outputs, targets).detach()
+        if loss.right is None:
+            return losses, torch.full_like(losses, torch.nan)
+        return losses, loss.right(outputs, targets)
+
+    return of_outputs
+
+
 def sample_logits(objective: Objective, theta: Tensor) -> Tensor:
-    """The network's outputs (classes, N) at theta (P,)."""
+    """The network's outputs (classes, N) at theta (P,), or (..., N)."""
     parameters = unflatten(theta.to(objective.device, objective.dtype), objective.layout)
     inputs, _ = zip(*objective.blocks, strict=True)
     with torch.no_grad(), slow_path():
@@ -186,12 +216,16 @@ def sample_logits(objective: Objective, theta: Tensor) -> Tensor:
             {f"model.{name}": part for name, part in parameters.items()},
             (inputs,),
         )
-        return logits.T.contiguous()
+        return logits.movedim(0, -1).contiguous()
 
 
 def sample_losses(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy (N,) of each sample at theta (P,), nats, and whether it is classified right."""
-    return score(sample_logits(objective, theta), objective.targets)
+    """The loss (N,) of each sample at theta (P,), and whether it is classified right.
+
+    Of samples with several classes, the share that is right; NaN where there are no classes.
+    """
+    targets = objective.targets
+    return scorer(objective.loss, targets)(sample_logits(objective, theta), targets)
 
 
 class _Blockwise(nn.Module):
@@ -259,11 +293,11 @@ def loss_of_block(
     targets: Tensor,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """This block's share of L, differentiable: the sum of its cross-entropies divided by N.
+    """This block's share of L, differentiable: the sum of its samples' losses divided by N.
 
     `weights` (n,) take the place of 1 / N.
     """
-    logits = functional_call(objective.model, parameters, (inputs,))
+    outputs = functional_call(objective.model, parameters, (inputs,))
     if weights is None:
-        return nn.functional.cross_entropy(logits, targets, reduction="sum") / objective.samples
-    return nn.functional.cross_entropy(logits, targets, reduction="none") @ weights
+        return total(objective.loss, outputs, targets) / objective.samples
+    return objective.loss.of_samples(outputs, targets) @ weights

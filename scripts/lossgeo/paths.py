@@ -8,8 +8,9 @@ import scipy
 import torch
 from torch import Tensor
 
-from lossgeo.objective import Objective, mean_and_error, sample_logits, score
-from lossgeo.span import spanned
+from lossgeo.losses import CROSS_ENTROPY, Loss
+from lossgeo.objective import Objective, mean_and_error, sample_logits, scorer
+from lossgeo.span import at_points, spanned
 
 MEASURES = ("loss", "error", "tempered_loss")
 
@@ -20,7 +21,7 @@ COLDEST, HOTTEST = 0.01, 100.0  # softmax temperatures that are tried
 class Barrier:
     """The height of a path above the chord between its ends, at its highest inner point.
 
-    max_t [L(t) - ((1 - t) L(0) + t L(1))]; nats for a loss, a fraction for an error.
+    max_t [L(t) - ((1 - t) L(0) + t L(1))]; in the units of the loss, a fraction for an error.
     """
 
     height: float  # 0 where the path runs below its chord
@@ -33,9 +34,9 @@ class Profile:
     """A path as the samples see it, at T values of t."""
 
     t: np.ndarray  # (T,)
-    means: dict[str, np.ndarray]  # of each of MEASURES (T,): nats; fraction classified wrongly
+    means: dict[str, np.ndarray]  # of each of MEASURES (T,); NaN where there is none
     errors: dict[str, np.ndarray]  # their standard errors over the samples (T,)
-    temperature: np.ndarray  # (T,) of the softmax, at which tempered_loss is smallest
+    temperature: np.ndarray  # (T,) of the outputs, at which tempered_loss is smallest; or NaN
     barriers: dict[str, Barrier]  # of each of MEASURES
 
 
@@ -45,19 +46,19 @@ def line(t: np.ndarray) -> np.ndarray:
 
 
 def logits_on(objective: Objective, vectors: Sequence[Tensor], coefficients: np.ndarray) -> Tensor:
-    """The network's outputs (T, classes, N) at theta_t = sum_k c_tk v_k, for vectors v_k (P,)."""
+    """The network's outputs (T, ..., N) at theta_t = sum_k c_tk v_k, for vectors v_k (P,)."""
     if not all(torch.isfinite(vector).all() for vector in vectors):
         return logits_at(objective, [vectors[0] * torch.nan] * len(coefficients))
     return spanned(objective, vectors, lambda logits, _: (logits.clone(),))(coefficients)[0]
 
 
 def logits_at(objective: Objective, thetas: Iterable[Tensor]) -> Tensor:
-    """The network's outputs (T, classes, N) at T thetas (P,)."""
+    """The network's outputs (T, ..., N) at T thetas (P,)."""
     return torch.stack([sample_logits(objective, theta) for theta in thetas])
 
 
-def profile(t: np.ndarray, logits: Tensor, targets: Tensor) -> Profile:
-    """Loss, error and their barriers on a path, from its logits (T, classes, N) at t (T,), 0 to 1.
+def profile(t: np.ndarray, logits: Tensor, targets: Tensor, loss: Loss = CROSS_ENTROPY) -> Profile:
+    """Loss, error and their barriers on a path, from its outputs (T, ..., N) at t (T,), 0 to 1.
 
     `tempered_loss` is the loss after dividing the logits at each t by one temperature, that which
     makes it smallest on these samples: part of a barrier of the cross-entropy is confidence that is
@@ -66,12 +67,13 @@ def profile(t: np.ndarray, logits: Tensor, targets: Tensor) -> Profile:
     samples that the ends were trained on they gain as well, by a temperature below 1, since they
     are hardly ever wrong there: the barrier of `tempered_loss` can then exceed that of the loss.
 
-    Where an output on the path is not finite, all its barriers are NaN.
+    Where an output on the path is not finite, all its barriers are NaN. So is the error where there
+    are no classes, and the tempered loss where outputs are no logits (`Loss.is_tempered`).
     """
     if torch.isfinite(logits).all():
-        losses, correct = score(logits.clone(), targets)
-        temperature, tempered = temper(logits, targets)
-        values = (losses.double(), (~correct).double(), tempered)
+        losses, correct = at_points(scorer(loss, targets))(logits.clone(), targets)
+        temperature, tempered = temper(logits, targets, loss)
+        values = (losses.double(), 1 - correct.double(), tempered)
     else:
         nothing = torch.full((len(t), len(targets)), torch.nan, dtype=torch.float64)
         values, temperature = (nothing,) * 3, np.full(len(t), np.nan)
@@ -86,17 +88,22 @@ def profile(t: np.ndarray, logits: Tensor, targets: Tensor) -> Profile:
     )
 
 
-def temper(logits: Tensor, targets: Tensor) -> tuple[np.ndarray, Tensor]:
-    """Softmax temperatures (T,) that minimise the mean cross-entropy, and its values (T, N) there.
+def temper(
+    logits: Tensor, targets: Tensor, loss: Loss = CROSS_ENTROPY
+) -> tuple[np.ndarray, Tensor]:
+    """Softmax temperatures (T,) that minimise the mean loss, and its values (T, N) there.
 
-    The mean is convex in 1 / temperature. Where everything is classified rightly it falls on
-    towards COLDEST, where it is 0 for practical purposes.
+    NaN where outputs are no logits. The mean is convex in 1 / temperature. Where everything is
+    classified rightly it falls on towards COLDEST, where it is 0 for practical purposes.
     """
-    found, tempered = [], []
-    for one in logits.double():  # (classes, N)
+    if not loss.is_tempered:
+        nothing = logits.new_full((len(logits), len(targets)), torch.nan, dtype=torch.float64)
+        return np.full(len(logits), np.nan), nothing
+    found, tempered, finish = [], [], scorer(loss, targets)
+    for one in logits.double():  # (..., N)
 
         def losses(log_temperature: float, one: Tensor = one) -> Tensor:
-            return score(one / np.exp(log_temperature), targets)[0]
+            return finish(one / np.exp(log_temperature), targets)[0]
 
         best = scipy.optimize.minimize_scalar(
             lambda x, losses=losses: float(losses(x).mean()),

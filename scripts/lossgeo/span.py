@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo.objective import Objective, mean_and_error, sample_logits, score, summarise
+from lossgeo.objective import Objective, mean_and_error, sample_logits, score, scorer, summarise
 from lossgeo.parameters import unflatten
 
 CHUNK = 25  # points that go through a dense network together
@@ -34,12 +34,15 @@ Losses = Callable[[np.ndarray], tuple[Tensor, Tensor]]
 Finish = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # logits (..., classes, n), targets (n,)
 
 
-def spanned(objective: Objective, vectors: Sequence[Tensor], finish: Finish = score) -> Losses:
+def spanned(
+    objective: Objective, vectors: Sequence[Tensor], finish: Finish | None = None
+) -> Losses:
     """The losses on the span of K vectors (P,), as a function of the coefficients.
 
-    The function takes coefficients (M, K) and returns the cross-entropy (M, N) of each sample at
-    theta_m = sum_k c_mk v_k, in nats, and whether it is classified right (M, N). With another
-    `finish` than `score`, which may overwrite the logits, what that makes of them. The values at a
+    The function takes coefficients (M, K) and returns the loss (M, N) of each sample at
+    theta_m = sum_k c_mk v_k, and whether it is classified right (M, N). With a `finish` in the
+    place of `objective.scorer`, which may overwrite the outputs, what that makes of them, of one
+    point or, in dense networks, of some, (points, ..., n). The values at a
     point do not depend on the other points of a call. To the bit they may depend on how many these
     are, on its place among them and on the CPU, which choose the kernels and their order of sums.
 
@@ -50,10 +53,11 @@ def spanned(objective: Objective, vectors: Sequence[Tensor], finish: Finish = sc
     stacked = torch.stack([v.to(objective.device, objective.dtype) for v in vectors])  # (K, P)
     if not torch.isfinite(stacked).all():
         return lambda coefficients: _undefined(objective, len(coefficients))
-    layers = dense_layers(objective.model)
+    layers, targets = dense_layers(objective.model), objective.targets
     if layers is not None:
+        finish = finish or at_points(scorer(objective.loss, targets))
         return _dense(objective, *_with_frozen(objective, stacked), layers, finish)
-    targets = objective.targets
+    finish = finish or scorer(objective.loss, targets)
 
     def losses(coefficients: np.ndarray) -> tuple[Tensor, ...]:
         points = _as_tensor(coefficients, stacked)
@@ -83,6 +87,15 @@ def summaries(
         if reference is not None:
             parts[-1]["rise_se"] = mean_and_error(each - reference)[1]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def at_points(finish: Finish) -> Finish:
+    """`finish` of outputs (points, ..., n)."""
+    if finish is score:
+        return score
+    return lambda outputs, targets: tuple(
+        map(torch.stack, zip(*(finish(one, targets) for one in outputs), strict=True))
+    )
 
 
 def dense_layers(model: nn.Module) -> list[tuple[str, nn.Module]] | None:

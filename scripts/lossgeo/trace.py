@@ -35,7 +35,7 @@ class Traces:
     """Traces of an objective's Hessian H and of its Gauss-Newton matrix G."""
 
     hessian: Estimate
-    exact: bool  # tr H = tr G, so that no probe was needed
+    exact: bool  # tr H = tr G, and no probe was needed for either
     gauss_newton: Estimate
     by_tensor: list[Estimate]  # of G's diagonal blocks, in the layout's order
     filter_curvature: Estimate  # E[d'Hd] over filter-normalised directions d
@@ -47,7 +47,7 @@ def traces(
 ) -> Traces:
     """tr H and tr G at theta (P,), and the mean curvature of filter-normalised directions.
 
-    tr G is exact (`gauss_newton.sample_traces`), and so is tr H where the network is piecewise
+    tr G is exact where `gauss_newton.is_exact`, and so is tr H where the network is piecewise
     affine in each parameter (`piecewise_affine`). Elsewhere there is Hutchinson's estimate of what
     H - G adds, from `rest_probes` probes, of every sample, so that errors over the samples have it.
     """
@@ -55,10 +55,10 @@ def traces(
     rows = gauss_newton.sample_traces(objective, theta)
     whole = of_samples(rows).cpu()
     of_filters = filter_curvature_of_samples(rows, theta, objective.layout).cpu()
-    exact = is_piecewise_affine(objective, theta)
+    is_affine = is_piecewise_affine(objective, theta)
     of_gauss_newton = of_hessian = estimate(whole)
     filter_curvature = estimate(of_filters)
-    if not exact:
+    if not is_affine:
         signs = torch.randint(0, 2, (rest_probes, len(theta)), generator=generator) * 2 - 1
         spread = filter_spread(theta, objective.layout)
         rest, rest_of_filters = (
@@ -68,6 +68,7 @@ def traces(
         of_hessian = with_rest(whole, rest)
         filter_curvature = with_rest(of_filters, rest_of_filters)
         whole = whole + rest.mean(0)
+    exact = is_affine and gauss_newton.is_exact(objective, theta)
     return Traces(of_hessian, exact, of_gauss_newton, by_tensor(rows), filter_curvature, whole)
 
 

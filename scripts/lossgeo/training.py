@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lossgeo import buffers, fits
+from lossgeo.losses import CROSS_ENTROPY, Loss, smoothed, total
 from lossgeo.models import block_size, in_memory_format, load_factory, memory_format
 from lossgeo.numerics import torch_generator
 from lossgeo.objective import Objective, at, evaluate
@@ -76,14 +77,14 @@ def make_backward(
     inputs: Tensor,
     targets: Tensor,
     device: torch.device | str,
+    loss: Loss = CROSS_ENTROPY,
     *,
-    label_smoothing: float = 0.0,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> Callable[..., Tensor]:
     """Move model, inputs (n, ...) and targets (n,) to a device, for training in shares of a batch.
 
     Returns a function of a batch, indices on that device, that adds the gradient of its mean
-    cross-entropy to those of the parameters, and returns the mean. The batch goes through the
+    loss to those of the parameters, and returns the mean. The batch goes through the
     network in shares that fit the cache, in the memory format that suits the network; in one, where
     a forward pass in training mode changes buffers or normalises over what it is given. With
     `augment`, its second argument is a generator, and the batch's inputs are replaced by
@@ -96,19 +97,17 @@ def make_backward(
     inputs, targets = inputs.to(device), targets.to(device)
 
     def backward(batch: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        total = 0.0
+        mean = 0.0
         changed = augment(inputs.index_select(0, batch), generator).split(block) if augment else ()
         for number, part in enumerate(batch.split(block)):
             x = changed[number] if augment else inputs.index_select(0, part)
             if format_in_memory != torch.contiguous_format:
                 x = in_memory_format(x, format_in_memory)
             y = targets.index_select(0, part)
-            loss = nn.functional.cross_entropy(
-                model(x), y, reduction="sum", label_smoothing=label_smoothing
-            ) / len(batch)
-            loss.backward()
-            total = total + loss.detach()
-        return total
+            share = total(loss, model(x), y) / len(batch)
+            share.backward()
+            mean = mean + share.detach()
+        return mean
 
     return backward
 
@@ -119,6 +118,7 @@ def make_descent(
     targets: Tensor,
     device: torch.device | str,
     spec: Mapping,
+    loss: Loss = CROSS_ENTROPY,
 ) -> tuple[torch.optim.Optimizer, Callable[[Tensor, torch.Generator], None]]:
     """The optimizer of a config entry, and a function that takes one step by a batch's gradient.
 
@@ -131,7 +131,7 @@ def make_descent(
         inputs,
         targets,
         device,
-        label_smoothing=spec.get("label_smoothing", 0.0),
+        smoothed(loss, spec.get("label_smoothing", 0.0)),
         augment=load_factory(spec["augment"]) if "augment" in spec else None,
     )
     update = make_optimizer(trained(model).values(), spec)
@@ -172,7 +172,7 @@ def train(
     start: Start | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Run:
-    """Minimise the mean cross-entropy of `model` over inputs (n, ...) and targets (n,).
+    """Minimise the mean loss of `model`, `train_objective`'s, over inputs and targets (n, ...).
 
     Every epoch runs through a fresh permutation drawn from `generator`; its last batch may be
     smaller. History and snapshots are taken at initialisation and then at evenly spaced steps of
@@ -208,7 +208,9 @@ def train(
     if fit:
         model.to(device)
     else:
-        update, descend = make_descent(model, inputs, targets, device, optimizer)
+        update, descend = make_descent(
+            model, inputs, targets, device, optimizer, train_objective.loss
+        )
 
     steps_per_epoch = -(-len(inputs) // batch_size)
     steps = epochs * steps_per_epoch
