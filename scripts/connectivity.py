@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lossgeo import curves, paths, probe, renormalisation, similarity, store
+from lossgeo.losses import right_classes
 from lossgeo.numerics import make_deterministic
 from lossgeo.objective import Objective
 from lossgeo.store import Group, Variable
@@ -61,6 +62,9 @@ def as_group(profile: paths.Profile, path: Path, distance: float) -> Group:
     finite = np.isfinite(profile.means["loss"]).all()
     status = "not finite" if path.status == "ok" and not finite else path.status
     attributes |= {"status": status, "length": path.length, "distance": distance}
+    for name in ("error", "tempered_loss"):
+        if finite and np.isnan(profile.means[name]).all():
+            attributes[f"{name}_status"] = "not available"
     return Group(variables, attributes)
 
 
@@ -108,9 +112,11 @@ def similarities(objective: Objective, a: Tensor, b: Tensor, order: Tensor | Non
     """How similar the two ends are, as they are and with b aligned to a (NaN: not available)."""
     rows = []
     for end in (b, b[order] if order is not None else b * torch.nan):
-        logits = paths.logits_at(objective, [a, end])
         hidden = [similarity.hidden_activations(objective, theta) for theta in (a, end)]
-        found = {"disagreement": similarity.disagreement(*logits)}
+        found = {}
+        if objective.loss.right is right_classes and objective.targets.ndim == 1:
+            logits = paths.logits_at(objective, [a, end])
+            found["disagreement"] = similarity.disagreement(*logits)
         if hidden[0] is not None:
             found |= {
                 "cka": similarity.linear_cka(*hidden),

@@ -73,6 +73,7 @@ def main(snakemake) -> None:
                     batch_size=config["batch_size"],
                     device=device,
                     generator=torch_generator("curve", a, b),
+                    loss=probe.loss_of(config),
                 )
                 if not torch.isfinite(midpoint.theta).all():
                     status = "diverged"

@@ -36,8 +36,18 @@ def cut(samples: int, settings: dict, split: str, seed: int) -> list[Rung]:
     ]
 
 
+IMPORTANCE = {  # by which samples are drawn, see `ladder.importance`; not said of 1 - p
+    True: {},
+    False: {"importance": "norms of the first and second derivative of the loss by the outputs"},
+}
+
+
 def as_group(
-    rungs: list[Rung], found: list[Leading], errors: list[np.ndarray], point: probe.Point
+    rungs: list[Rung],
+    found: list[Leading],
+    errors: list[np.ndarray],
+    point: probe.Point,
+    is_plain: bool,
 ) -> Group:
     """The largest eigenvalues on every subset, with their errors over samples, as stored."""
     pairs = [leading.pairs for leading in found]
@@ -68,7 +78,7 @@ def as_group(
             name: Variable(dims, np.array(values), units, description)
             for name, (dims, values, units, description) in variables.items()
         },
-        {"status": point.status, "step": point.step},
+        {"status": point.status, "step": point.step} | IMPORTANCE[is_plain],
     )
 
 
@@ -88,7 +98,12 @@ def main(snakemake) -> None:
         found, errors = [], []
         for size, number, chosen in rungs:
             objective = make_objective(
-                model, inputs[chosen], targets[chosen], device=device, memory=config["memory"] * 1e9
+                model,
+                inputs[chosen],
+                targets[chosen],
+                device=device,
+                memory=config["memory"] * 1e9,
+                loss=probe.loss_of(config),
             )
             leading = leading_eigenpairs(
                 objective,
@@ -106,7 +121,7 @@ def main(snakemake) -> None:
                 f"{leading.products} Hessian-vector products and "
                 f"{leading.coarse_products} on {leading.coarse_samples} samples"
             )
-        groups[name] = as_group(rungs, found, errors, point)
+        groups[name] = as_group(rungs, found, errors, point, objective.loss.is_plain(targets))
     probe.write(
         snakemake,
         groups,

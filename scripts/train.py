@@ -60,9 +60,10 @@ def main(snakemake) -> None:
         reached = f"at step {run.matched.step}: {run.matched.loss:.4g}" if run.matched else "never"
         job.tell(f"a loss of at most {config['matched_loss']:.4g} nats on the objective {reached}")
 
+    loss = probe.loss_of(config)
     store.write(
         snakemake.output.snapshots,
-        runs.as_groups(run),
+        store.of_loss(runs.as_groups(run), loss.name, loss.units),
         store.provenance(
             snakemake.params.config,
             snakemake.params.code,

@@ -43,9 +43,10 @@ def main(snakemake) -> None:
     }
     device = choose_device(config["device"])
     digests = {f"weights {number}": digest for number, digest in enumerate(config["weights"])}
+    loss = probe.loss_of(config)
     store.write(
         snakemake.output.snapshots,
-        runs.as_groups(run),
+        store.of_loss(runs.as_groups(run), loss.name, loss.units),
         store.provenance(
             snakemake.params.config,
             snakemake.params.code,

@@ -93,6 +93,7 @@ def check(config: Mapping) -> None:
     _check_seeds(config)
     _check_weights(config)
     _check_optimizers(config)
+    _check_loss(config)
     _check_epochs(config)
     _check_grids(config)
     _check_points(config)
@@ -520,6 +521,34 @@ def _check_references(config: Mapping) -> None:
                     f"config key experiments.{name}.epochs: found {model!r}, expected names "
                     f"defined under models: {', '.join(config['models'])}"
                 )
+
+
+def _check_loss(config: Mapping) -> None:
+    """What is of the cross-entropy alone is not asked for with another loss."""
+    loss = study.get_loss(config)
+    found = f"found {loss.get('name', loss.get('factory'))}"
+    if loss.get("name", "cross-entropy") != "cross-entropy" and "label_smoothing" in loss:
+        raise ConfigError(
+            f"config key loss.label_smoothing: {found}, expected cross-entropy, whose labels can "
+            "be smoothed"
+        )
+    if study.has_plain_loss(config):
+        return
+    for name, experiment in config["experiments"].items():
+        if "published" in experiment["stages"]:
+            raise ConfigError(
+                f"config key loss: {found}, expected cross-entropy without label_smoothing for "
+                f"experiments.{name}.stages: published, whose estimators are of that loss"
+            )
+    if loss.get("name") == "cross-entropy":
+        return
+    for name, spec in config["optimizers"].items():
+        if spec.get("label_smoothing"):
+            raise ConfigError(
+                f"config key optimizers.{name}.label_smoothing: found {spec['label_smoothing']} "
+                f"with loss: {loss.get('name', loss.get('factory'))}, expected cross-entropy, "
+                "whose labels can be smoothed"
+            )
 
 
 def _check_epochs(config: Mapping) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lossgeo import store
 from lossgeo.arrays import as_tensors, open_split, outputs_of, shape_of
 from lossgeo.data import sha256, subset
+from lossgeo.losses import Loss, make_loss
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, kernels, numpy_generator
 from lossgeo.objective import Objective, make_objective
@@ -111,7 +112,13 @@ def load_objective(
         *load_split(files, config["data"], split, samples, seed=seed, purpose=purpose),
         device=choose_device(config["device"]),
         memory=config.get("memory", math.inf) * 1e9,
+        loss=loss_of(config),
     )
+
+
+def loss_of(config: Mapping) -> Loss:
+    """The loss of a job's section, which has one where it is not the cross-entropy."""
+    return make_loss(config.get("loss", "cross-entropy"))
 
 
 def load_evaluation(
@@ -157,6 +164,8 @@ def write(
         kernels="; ".join(sorted(used)),
         **identity,
     )
+    loss = loss_of(snakemake.params.config)
+    groups = store.of_loss(groups, loss.name, loss.units)
     store.write(snakemake.output[0], groups, attributes)
 
 

@@ -24,7 +24,8 @@ def plain(**entries: Any) -> Section:
 def of_model(config: Mapping, model: str, **entries: Any) -> Section:
     """What every stage needs that evaluates a model: what it is, the data; and `entries`.
 
-    Whether kernels are portable only where they are, so that others are made as they were.
+    Whether kernels are portable only where they are, and the loss only where it is not the
+    cross-entropy, so that others are made as they were.
     """
     spec = config["models"][model]
     kernels = {"portable": True} if config.get("portable") else {}
@@ -33,6 +34,7 @@ def of_model(config: Mapping, model: str, **entries: Any) -> Section:
         model={key: value for key, value in spec.items() if key in parts},
         data=study.get_data_spec(config),
         **kernels,
+        **({} if study.has_plain_loss(config) else {"loss": study.get_loss(config)}),
         **entries,
     )
 
@@ -162,6 +164,7 @@ def of_pair(config: Mapping, wildcards, *names: str) -> Section:
 def alignment(config: Mapping, wildcards) -> Section:
     """Of the permutations of a pair: also which units a user's model says they are."""
     section = of_pair(config, wildcards, "alignment")
+    section.pop("loss", None)
     table = config["models"][wildcards.model].get("permutations")
     model = section["model"] | ({"permutations": table} if table else {})
     return section | plain(model=model)

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +73,20 @@ def provenance(
             | {package: version(package) for package in (*PACKAGES, *packages)},
             sort_keys=True,
         ),
+    }
+
+
+def of_loss(groups: Mapping[str, Group], name: str, units: str) -> dict[str, Group]:
+    """Groups that say nats and cross-entropy, of another loss in its units."""
+
+    def renamed(variable: Variable) -> Variable:
+        found = variable.units.replace("nats", units).replace("1^2", "1")
+        description = variable.description.replace("cross-entropy", name)
+        return replace(variable, units=found, description=description)
+
+    return {
+        path: replace(group, variables={n: renamed(v) for n, v in group.variables.items()})
+        for path, group in groups.items()
     }
 
 

@@ -404,6 +404,18 @@ def get_ceilings(
     }
 
 
+def get_loss(config: Mapping) -> dict[str, Any]:
+    """The loss of a sample, as a section: of the kind that has a name, or a factory."""
+    loss = config.get("loss", "cross-entropy")
+    return {"name": loss} if isinstance(loss, str) else dict(loss)
+
+
+def has_plain_loss(config: Mapping) -> bool:
+    """Whether the loss is the cross-entropy itself."""
+    loss = get_loss(config)
+    return loss.get("name") == "cross-entropy" and not loss.get("label_smoothing")
+
+
 def get_data_folder(config: Mapping) -> Path:
     """Where the files of the data are; those that a factory has made in a folder of their own."""
     data, source = config["data"], get_source(config)
