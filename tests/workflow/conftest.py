@@ -1,10 +1,13 @@
 """Projects as users have them: a clone with data, driven by real `snakemake` calls."""
 
+import functools
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,13 +40,23 @@ def clone(folder: Path) -> Path:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copy2
         copy(source, folder / name)
-    known = Path(".snakemake", "lossgeo")  # what the code says: so as not to read it in every clone
-    if (ROOT / known).is_dir():
-        shutil.copytree(ROOT / known, folder / known)
+    share_memory(folder)
     shutil.copy2(ROOT / "tests" / "configs" / "tiny.yaml", folder)
     shutil.copy2(Path(__file__).with_name("my_models.py"), folder)
     write_stripes(folder / "data" / "stripes")
     return folder
+
+
+def share_memory(folder: Path) -> None:
+    """Let the clones of one call of pytest share what they know of code and models.
+
+    All of that is named after a digest of what it depends on (see `lossgeo.memory`).
+    """
+    for parent in folder.parents:
+        if parent.parent.name.startswith("pytest-of-"):
+            (parent / "known").mkdir(exist_ok=True)
+            (folder / ".snakemake").mkdir()
+            (folder / ".snakemake" / "lossgeo").symlink_to(parent / "known")
 
 
 def write_stripes(folder: Path) -> None:
@@ -61,22 +74,41 @@ def write_stripes(folder: Path) -> None:
 
 
 def snakemake(
-    project: Path, *arguments: str, cores: int = 2, **options
+    project: Path, *arguments: str, cores: int = 2, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess:
-    """Run snakemake in a project, under the tiny config unless `arguments` name another."""
+    """Run snakemake in a project, under the tiny config unless `arguments` name another.
+
+    In another environment it is a process of its own; otherwise a fork (see `server`).
+    """
     config = () if "--configfile" in arguments else ("--configfile", "tiny.yaml")
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments, "--cores", str(cores), *config],
-        cwd=project,
-        capture_output=True,
+    arguments = (*arguments, "--cores", str(cores), *config)
+    if env:
+        command = [sys.executable, "-m", "snakemake", *arguments]
+        return subprocess.run(command, cwd=project, capture_output=True, text=True, env=env)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: f"{folder}/{name}" for name in ("stdout", "stderr")}
+        asked = {"folder": str(project), "arguments": arguments} | files
+        process = server()
+        print(json.dumps(asked), file=process.stdin, flush=True)
+        status = int(process.stdout.readline())
+        printed = {name: Path(path).read_text() for name, path in files.items()}
+    return subprocess.CompletedProcess(["snakemake", *arguments], status, **printed)
+
+
+@functools.cache
+def server() -> subprocess.Popen:
+    """The process that forks: it ends with this one, when its input does."""
+    return subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("server.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
-def run(project: Path, *arguments: str, cores: int = 2, **options) -> str:
+def run(project: Path, *arguments: str, **options) -> str:
     """What a snakemake call printed, which must succeed."""
-    done = snakemake(project, *arguments, cores=cores, **options)
+    done = snakemake(project, *arguments, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
