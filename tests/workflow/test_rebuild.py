@@ -16,11 +16,9 @@ RUN_FILES = {
     "flatness": ("flatness.h5",),
     "published": ("published.h5",),
 }
-RUNS = [
-    "cnn-2/momentum/seed0",
-    *(f"{cell}/seed0" for cell in ("mlp-4/momentum", "own/momentum", "mlp-4/wild")),
-    *(f"{cell}/seed1" for cell in ("mlp-4/momentum", "own/momentum", "mlp-4/wild")),
-]
+CELLS = ("mlp-4/momentum", "cnn-2/momentum", "own/momentum", "mlp-4/wild")
+RUNS = [f"{cell}/seed{seed}" for cell in CELLS for seed in (0, 1)]
+
 
 JUDGED = {"verdicts", "figure_verdicts", "figure_forest"}  # what follows from any table of claims
 
@@ -68,15 +66,12 @@ def test_a_new_seed_computes_that_seed_only(copy):
     edit_config(copy, lambda config: config["seeds"].append(7))
     plan = planned(copy)
     for rule, files in RUN_FILES.items():
-        assert len(plan[rule]) == 3 * len(files)
+        assert len(plan[rule]) == len(CELLS) * len(files)
         assert all("/seed7/" in file for file in plan[rule])
     assert not {"connectivity", "curve"} & plan.keys()  # a third seed has no partner yet
     # but it is the third point of planes, and there it lies aligned
-    assert len(plan["planes"]) == 3
-    assert plan["alignment"] == {
-        f"pairs/{cell}/seed0-seed7/alignment.h5"
-        for cell in ("mlp-4/momentum", "own/momentum", "mlp-4/wild")
-    }
+    assert len(plan["planes"]) == len(CELLS)
+    assert plan["alignment"] == {f"pairs/{cell}/seed0-seed7/alignment.h5" for cell in CELLS}
 
 
 def test_how_deep_a_minimum_counts_remakes_the_table_alone(copy):
@@ -166,7 +161,7 @@ def test_published_surfaces_of_one_more_seed_leave_the_other_seeds_as_they_are(c
     plan = planned(copy)
     figures = {"figure_published", "figure_ladder"}
     assert plan.keys() == {"published", "table", "dictionary"} | figures | JUDGED
-    assert len(plan["published"]) == 3
+    assert len(plan["published"]) == len(CELLS)
     assert all("/seed1/" in file for file in plan["published"])
     assert plan["table"] == {"tables/published.csv", "tables/kernels.csv"}
 
