@@ -5,7 +5,7 @@ QUICK = --configfile config.quick.yaml
 BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling portable planning costs architectures report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: quick estimate reproduce verify publish report test test-slurm torture bench
+.PHONY: quick estimate reproduce verify publish report examples test test-slurm torture bench
 
 quick: .venv/.ready
 	$(SNAKEMAKE) $(QUICK)
@@ -30,6 +30,11 @@ publish: .venv/.ready
 
 report: .venv/.ready
 	.venv/bin/snakemake --report results/report.html
+
+# docs/examples and docs/api.md, and what the README's three lines print
+examples: .venv/.ready
+	.venv/bin/python docs/api.py
+	PYTHONPATH=scripts .venv/bin/python docs/gallery.py
 
 test: .venv/.ready
 	.venv/bin/ruff check .

@@ -5,6 +5,8 @@ Nothing is computed here that the study's stages do not compute by the same func
 generators from one seed, and a result that prints itself.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 import random
@@ -31,7 +33,6 @@ Estimator = Literal["multilevel", "full"]
 Statistics = Literal["frozen", "recalibrated"]
 Normalization = Literal["filter", "layer", "model", "element", "none"]
 
-MEMORY = 4e9  # bytes of graphs that are kept between products
 RISE = 0.1  # by which the quadratic has risen at 1 on the axes of the eigenvectors' plane
 ALIGNMENT_STARTS = 5
 LAST_GAIN = 0.01  # an ascent has converged once a further gradient adds a smaller share
@@ -77,7 +78,7 @@ class Objective:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         permutations: Mapping[str, Any] | None = None,
-        memory: float = MEMORY,
+        memory: float = 4e9,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
@@ -416,7 +417,7 @@ class Objective:
 
     def barrier(
         self,
-        other: "nn.Module | Objective | Mapping[str, Tensor]",
+        other: nn.Module | Objective | Mapping[str, Tensor],
         *,
         aligned: bool = False,
         points: int = 25,
@@ -515,7 +516,7 @@ class Objective:
         return direction
 
     def _theta_of(
-        self, other: "nn.Module | Objective | Mapping[str, Tensor]"
+        self, other: nn.Module | Objective | Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
         """theta of a network of the same kind, and its running statistics if these count."""
         model: nn.Module

@@ -5,6 +5,8 @@ three in words. What the error contains, and what it does not, is in each class'
 samples' part of it is s / sqrt(N), that of N samples drawn at random.
 """
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -40,18 +42,22 @@ class Result(ABC):
         """Every array under the names, dimensions and units that the study's files have."""
 
     @abstractmethod
-    def _draw(self, ax: "Axes") -> None:
+    def _draw(self, ax: Axes) -> None:
         """Draw it on these axes."""
 
-    def plot(self, ax: "Axes | None" = None) -> "Axes":
+    def _height(self) -> float:
+        """Of a figure of its own, in inches."""
+        return 2.7
+
+    def plot(self, ax: Axes | None = None) -> Axes:
         """Draw it on `ax`, or on the axes of a new figure, and return the axes."""
         from lossgeo.plots.single import axes_in_style
 
-        with axes_in_style(ax) as axes:
+        with axes_in_style(ax, self._height()) as axes:
             self._draw(axes)
         return axes
 
-    def to_xarray(self) -> "xarray.Dataset":
+    def to_xarray(self) -> xarray.Dataset:
         """The arrays with named dimensions and units, and the numbers as attributes.
 
         Raises ImportError where xarray is not installed.
@@ -90,7 +96,7 @@ class Loss(Result):
     def to_group(self) -> Group:
         return Group({}, _numbers(self, "loss") | {"accuracy": self.accuracy})
 
-    def _draw(self, ax: "Axes") -> None:
+    def _draw(self, ax: Axes) -> None:
         ax.errorbar([0], [self.value], [self.se], fmt="o", capsize=3)
         ax.set(xticks=[], ylabel=f"loss ({self.units})")
 
@@ -121,8 +127,8 @@ class Line(Result):
         count = len(self.loss)
         along = "one direction" if count == 1 else f"{count} directions"
         return (
-            f"line: curvature {with_error(self.value, self.se)} {self.units} along {along} "
-            f"(standard error over {self.samples:,} samples)\n"
+            f"line: curvature {with_error(self.value, self.se)} {self.units} along {along}\n"
+            f"(standard error over {self.samples:,} samples); "
             + _extent(self.alpha, self.loss, self.units)
             + _points(self.evaluated, self.interpolation_error, self.converged)
         )
@@ -138,7 +144,7 @@ class Line(Result):
             _numbers(self, "curvature") | {"interpolation_error": self.interpolation_error},
         )
 
-    def _draw(self, ax: "Axes") -> None:
+    def _draw(self, ax: Axes) -> None:
         from lossgeo.plots import single
 
         single.lines(ax, self.alpha, self.loss, self.rise_se, self.evaluated, self.units)
@@ -169,8 +175,8 @@ class Plane(Result):
     def __repr__(self) -> str:
         first, second = map(with_error, self.curvature, self.curvature_se)
         return (
-            f"plane of {self.axes}: curvature {first} and {second} {self.units} along its axes "
-            f"(standard errors over {self.samples:,} samples)\n"
+            f"plane of {self.axes}: curvature {first} and {second} {self.units} along its axes\n"
+            f"(standard errors over {self.samples:,} samples); "
             + _extent(self.alpha, self.loss, self.units)
             + _points(self.evaluated, self.interpolation_error, self.converged)
         )
@@ -202,7 +208,7 @@ class Plane(Result):
         arrays = {name: variable.values for name, variable in variables.items()}
         return write_structured_grid(path, self.alpha, self.beta, height, arrays)
 
-    def _draw(self, ax: "Axes") -> None:
+    def _draw(self, ax: Axes) -> None:
         from lossgeo.plots import single
 
         single.plane(ax, self.to_group(), self.axes, self.units)
@@ -278,7 +284,7 @@ class Spectrum(Result):
             _numbers(self, "largest_eigenvalue") | {"products": self.products},
         )
 
-    def _draw(self, ax: "Axes") -> None:
+    def _draw(self, ax: Axes) -> None:
         from lossgeo.plots import single
 
         found = np.concatenate(
@@ -346,10 +352,13 @@ class Trace(Result):
             },
         )
 
-    def _draw(self, ax: "Axes") -> None:
+    def _draw(self, ax: Axes) -> None:
         from lossgeo.plots import single
 
-        single.bars(ax, self.by_tensor, f"trace of the Gauss-Newton block ({self.units})")
+        single.bars(ax, self.by_tensor, f"tr G ({self.units})")
+
+    def _height(self) -> float:
+        return max(2.0, 0.7 + 0.14 * len(self.by_tensor))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -391,7 +400,7 @@ class Sharpness(Result):
             | {"first_order": self.first_order, "radius": self.radius, "ball": self.ball},
         )
 
-    def _draw(self, ax: "Axes") -> None:
+    def _draw(self, ax: Axes) -> None:
         from lossgeo.plots import single
 
         single.ascent(ax, self.rises, self.se, self.first_order, self.units)
@@ -424,10 +433,9 @@ class Barrier(Result):
         after = f" after {self.permuted} hidden units were permuted" if self.aligned else ""
         found = "" if self.converged else "; not resolved: take more points"
         return (
-            f"barrier {with_error(self.value, self.se)} {self.units} at t = {self.at:.2f}{after} "
-            f"(standard error over {self.samples:,} samples, paired with the ends{found})\n"
-            f"in error {with_error(*self.error_barrier)}; at the best temperature of each point "
-            f"{with_error(*self.tempered_barrier)} {self.units}"
+            f"barrier {with_error(self.value, self.se)} {self.units} at t = {self.at:.2f}{after}, "
+            f"in error {with_error(*self.error_barrier)}\n"
+            f"(standard errors over {self.samples:,} samples, paired with the ends{found})"
         )
 
     def to_group(self) -> Group:
@@ -451,7 +459,7 @@ class Barrier(Result):
             },
         )
 
-    def _draw(self, ax: "Axes") -> None:
+    def _draw(self, ax: Axes) -> None:
         from lossgeo.plots import single
 
         label = "aligned" if self.aligned else "as they are"
@@ -531,7 +539,7 @@ def _extent(alpha: np.ndarray, loss: np.ndarray, units: str) -> str:
     finite = loss[np.isfinite(loss)]
     if not len(finite):
         return "no finite loss; "
-    return f"loss {finite.min():.3g} to {finite.max():.3g} {units} within ±{alpha[-1]:g}; "
+    return f"loss {finite.min():.3g} to {finite.max():.3g} {units} within ±{alpha[-1]:g};\n"
 
 
 def _points(evaluated: np.ndarray, interpolation_error: float, finite: bool) -> str:

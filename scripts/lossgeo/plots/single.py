@@ -15,13 +15,13 @@ STYLE = {"font_size": 9, "dpi": 150}
 
 
 @contextmanager
-def axes_in_style(ax: Axes | None) -> Iterator[Axes]:
-    """These axes, or those of a new figure, which pyplot shows; what is drawn has our style."""
+def axes_in_style(ax: Axes | None, height: float) -> Iterator[Axes]:
+    """These axes, or those of a new figure of some inches, which pyplot shows; in our style."""
     with matplotlib.rc_context(style_of(STYLE)):
         if ax is None:
             from matplotlib import pyplot
 
-            _, ax = pyplot.subplots(figsize=(3.6, 2.7))
+            _, ax = pyplot.subplots(figsize=(3.6, height))
         yield ax
 
 
@@ -76,6 +76,7 @@ def bars(ax: Axes, values: Mapping[str, tuple[float, float]], label: str) -> Non
     heights, errors = np.array(list(values.values())).T
     ax.barh(list(values), heights, xerr=errors, color=COLOURS[0], height=0.7)
     ax.invert_yaxis()
+    ax.tick_params(axis="y", labelsize="small")
     ax.set(xlabel=label)
 
 

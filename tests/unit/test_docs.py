@@ -1,0 +1,34 @@
+"""The pages that are made from the library say what it says; the examples print what pages show."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+sys.path.insert(0, str(DOCS))
+
+import api  # noqa: E402
+import gallery  # noqa: E402
+
+NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[-+]\d+)?")
+
+
+def test_the_api_page_is_current():
+    assert api.PAGE.read_text() == api.markdown(), "make examples writes it again"
+
+
+@pytest.mark.parametrize("name", [*gallery.PAGES, "three_lines"])
+def test_an_example_prints_what_its_page_shows(name, tmp_path):
+    done = gallery.run(name, tmp_path)
+    if name == "three_lines":
+        readme = (gallery.ROOT / "README.md").read_text()
+        written, made = readme, gallery.with_three_lines(readme, done)
+    else:
+        written, made = (gallery.EXAMPLES / f"{name}.md").read_text(), gallery.page(done)
+    assert NUMBER.sub("#", made) == NUMBER.sub("#", written), "make examples writes it again"
+    for cell in done:
+        for figure in cell.figures:
+            assert (tmp_path / figure).stat().st_size > 5000
+            assert (gallery.EXAMPLES / figure).exists()
