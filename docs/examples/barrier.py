@@ -8,10 +8,10 @@
 
 # %%
 import torch
-from networks import CLASSES, striped_images, train
 from torch import nn
 
 import lossgeo
+from networks import CLASSES, striped_images, train
 
 images, classes = striped_images(200, seed=0)
 

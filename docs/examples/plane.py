@@ -6,9 +6,9 @@
 
 # %%
 import torch
-from networks import resnet, striped_images, train
 
 import lossgeo
+from networks import resnet, striped_images, train
 
 torch.manual_seed(0)
 images, classes = striped_images(200, seed=0)

@@ -1,5 +1,6 @@
 # %%
 import torch
+
 from networks import resnet, striped_images, train
 
 torch.manual_seed(0)

@@ -11,6 +11,9 @@ sys.path.insert(0, str(DOCS))
 
 import api  # noqa: E402
 import gallery  # noqa: E402
+import yaml  # noqa: E402
+
+import lossgeo  # noqa: E402
 
 NUMBER = re.compile(r"-?\d[\d,]*\.?\d*(?:e[-+]\d+)?")
 
@@ -32,3 +35,8 @@ def test_an_example_prints_what_its_page_shows(name, tmp_path):
         for figure in cell.figures:
             assert (tmp_path / figure).stat().st_size > 5000
             assert (gallery.EXAMPLES / figure).exists()
+
+
+def test_the_citation_has_the_librarys_version():
+    cited = yaml.safe_load((gallery.ROOT / "CITATION.cff").read_text())["version"]
+    assert cited == lossgeo.__version__
