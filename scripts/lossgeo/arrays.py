@@ -5,15 +5,18 @@ A data set has four, ARRAYS: the inputs and the targets of two splits. What they
 that are asked for are read.
 """
 
+import codecs
 import pickle
+import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lossgeo.data import DataError, load
+from lossgeo.records import LARGE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +86,78 @@ def outputs_of(splits: Sequence[tuple[np.ndarray, np.ndarray]]) -> int:
     return max(int(array.max()) for array in counted) + 1
 
 
+def fault(arrays: Mapping[str, np.ndarray], shown: Mapping[str, str] | None = None) -> str | None:
+    """What is wrong with the four arrays of a data set, in words; None: nothing.
+
+    Each holds finite floating-point numbers or integers, of at least one sample; those of a split
+    as many; those of both splits samples of one shape and kind. Classes count from 0, two of them
+    at least, and no more than twice as many as occur; token ids count from 0. `shown` has other
+    names for the arrays.
+    """
+    names = {name: (shown or {}).get(name, name) for name in ARRAYS}
+    for name, array in arrays.items():
+        if array.dtype.kind not in "uif":
+            return f"{names[name]} holds values of type {array.dtype}, expected numbers"
+        if not array.ndim or not array.size:
+            return (
+                f"{names[name]} has the shape {array.shape}, expected samples along its first axis"
+            )
+    for inputs, targets in OF_SPLIT.values():
+        if len(arrays[inputs]) != len(arrays[targets]):
+            return (
+                f"{names[inputs]} holds {len(arrays[inputs])} samples and {names[targets]} "
+                f"{len(arrays[targets])}, expected as many"
+            )
+    for train, test in zip(*OF_SPLIT.values(), strict=True):
+        a, b = arrays[train], arrays[test]
+        if a.shape[1:] != b.shape[1:] or kind_of(a) != kind_of(b):
+            return (
+                f"{names[train]} holds {a.dtype} samples of shape {a.shape[1:]} and {names[test]} "
+                f"{b.dtype} ones of {b.shape[1:]}, expected the same of both"
+            )
+    for name, array in arrays.items():
+        sample = _find(array, lambda x: ~np.isfinite(x) if x.dtype.kind == "f" else x < 0)
+        if sample is not None:
+            kind = {"numbers": "finite numbers", "classes": "classes counted from 0"}
+            return (
+                f"{names[name]} holds {_first_bad(array[sample])} in sample {sample}, expected "
+                f"{kind.get(kind_of(array), 'ids counted from 0')}"
+            )
+    if kind_of(arrays["targets"]) != "classes":
+        return None
+    present = np.unique(np.concatenate([arrays["targets"], arrays["test_targets"]]))
+    classes = int(present[-1]) + 1
+    if len(np.unique(arrays["targets"])) < 2:
+        return (
+            f"{names['targets']} has the single label {arrays['targets'][0]}, expected two classes "
+            "or more"
+        )
+    if 2 * len(present) < classes:
+        return (
+            f"the labels of {names['targets']} and {names['test_targets']} go up to "
+            f"{classes - 1}, which makes {classes} classes, but only {len(present)} of them occur; "
+            "expected labels from 0 on without large gaps"
+        )
+    return None
+
+
+def _find(array: np.ndarray, is_bad: Callable[[np.ndarray], np.ndarray]) -> int | None:
+    """The first sample with a bad value; a part of the array is read at a time."""
+    if array.dtype.kind == "u":
+        return None
+    step = max(1, 2**24 // max(1, array[:1].size))
+    for start in range(0, len(array), step):
+        bad = is_bad(array[start : start + step])
+        if bad.any():
+            return start + int(bad.reshape(len(bad), -1).any(1).argmax())
+    return None
+
+
+def _first_bad(sample: np.ndarray) -> Any:
+    values = np.ravel(sample)
+    return values[~np.isfinite(values) | (values < 0 if sample.dtype.kind != "f" else False)][0]
+
+
 def as_tensors(
     inputs: np.ndarray,
     targets: np.ndarray,
@@ -96,10 +171,10 @@ def as_tensors(
     """
     import torch
 
-    y = torch.from_numpy(_as_stored(targets))
+    y = _as_stored(targets)
     kind = kind_of(inputs)
     if kind in ("classes", "tokens") or (kind == "numbers" and mean is None):
-        return torch.from_numpy(_as_stored(inputs)), y
+        return _as_stored(inputs), y
     x = torch.from_numpy(inputs.astype(np.float32)).view(len(inputs), *shape_of(inputs))
     if kind == "images":
         x.div_(255)
@@ -114,10 +189,19 @@ def as_tensors(
     return x.sub_(mean).div_(std), y
 
 
-def _as_stored(values: np.ndarray) -> np.ndarray:
-    """float32 or int64, without a copy of what is that already."""
+def _as_stored(values: np.ndarray) -> "Tensor":
+    """float32 or int64; of an array of LARGE bytes or more that is that already no copy.
+
+    Such a tensor is of a map, of which what is indexed is read; it must not be written into.
+    """
+    import torch
+
     kind = np.float32 if kind_of(values) == "numbers" else np.int64
-    return np.require(values, kind, ("C", "W"))
+    if values.dtype != kind or values.nbytes < LARGE:
+        return torch.from_numpy(np.require(values, kind, ("C", "W")))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
 
 
 def _halves(files: Sequence[Path | str], split: str) -> Sequence[Path | str]:
@@ -125,9 +209,9 @@ def _halves(files: Sequence[Path | str], split: str) -> Sequence[Path | str]:
 
 
 def _read_npy(path: Path | str) -> np.ndarray:
-    """A .npy file as a memory map; what is written into it stays in memory."""
+    """A .npy file as a memory map."""
     try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path}: {_no_numbers(error)}") from error
 
@@ -157,7 +241,7 @@ def _read_member(path: Path, name: str) -> np.ndarray:
         if 0 in shape:
             return np.empty(shape, dtype)
         offset = info.header_offset + 30 + lengths + start
-        return np.memmap(path, dtype, "c", offset, shape, order="F" if is_fortran else "C")
+        return np.memmap(path, dtype, "r", offset, shape, order="F" if is_fortran else "C")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}, array {name}: {_no_numbers(error)}") from error
 
@@ -185,6 +269,7 @@ class _ArraysOnly(pickle.Unpickler):
         ("multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # wherever NumPy has it
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): codecs.encode,  # of bytes, where Python 3 wrote them
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -200,9 +285,9 @@ def _read_batches(files: Sequence[Path | str]) -> tuple[np.ndarray, np.ndarray]:
     for path in files:
         try:
             with open(path, "rb") as file:
-                batch = _ArraysOnly(file, encoding="bytes").load()
-            labels = batch[b"fine_labels"] if b"fine_labels" in batch else batch[b"labels"]
-            batches.append((batch[b"data"].reshape(-1, 3, 32, 32), np.array(labels, np.int64)))
+                batch = _ArraysOnly(file, encoding="latin1").load()  # as Python 2 wrote it
+            labels = batch["fine_labels"] if "fine_labels" in batch else batch["labels"]
+            batches.append((batch["data"].reshape(-1, 3, 32, 32), np.array(labels, np.int64)))
         except Exception as error:  # what a damaged pickle raises can be anything
             raise DataError(f"{path} is no batch of CIFAR's Python version ({error})") from error
     images, classes = zip(*batches, strict=True)

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from lossgeo import digest, memory, study
+from lossgeo import arrays, digest, memory, study
+from lossgeo.arrays import ARRAYS
 from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx
 
 MOST = 10**9  # of what is counted
@@ -29,6 +30,8 @@ LARGEST = 2**63 - 1  # of a seed, or of a number that a user's model gets
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # files of them, by their ends
 REFUSED = {"capturable", "differentiable", "foreach", "fused", "maximize"}  # of an optimizer
 LIMIT, START = 60.0, 300.0  # seconds that a model may take to be tried, and torch to be imported
+SAMPLES = 8  # of the data, on which models and trainings are tried
+DATA_LIMIT = 1800.0  # seconds that two calls of a user's function may take that returns the data
 
 
 class ConfigError(ValueError):
@@ -190,14 +193,16 @@ def check_models(
     steps |= {f"models.{name}": spec for name, spec in models.items()}
     trainings = _trainings(config)
     steps |= trainings
-    shape = _data_shape(config) if models or trainings else ((), 0)
+    shape, example = ((), 0), None
+    if models or trainings:
+        shape, example = _data_shape(config)
     named = [
         *(name for name, spec in models.items() if "factory" in spec),
         *(key for key in trainings if study.get_functions(trainings[key]["optimizer"])),
     ]
 
     def work() -> bool:
-        for error in try_out(steps, *shape, limit=limit):
+        for error in try_out(steps, *shape, limit=limit, example=example):
             if error:
                 raise ConfigError(f"config key {error}")
         return True
@@ -212,7 +217,8 @@ def check_models(
             for run in study.get_runs(config, "weights")
         ]
         code = {name: code.get(name) for name in (*models, *trainings)}
-        known = [steps, shape, code, weights, own, packages, sys.version]
+        seen = [memory.key_of(np.ascontiguousarray(a).tobytes()) for a in example or ()]
+        known = [steps, shape, seen, code, weights, own, packages, sys.version]
         memory.recall(memory.key_of(json.dumps(known)), work)
 
 
@@ -234,13 +240,47 @@ def _trainings(config: Mapping) -> dict[str, Any]:
     }
 
 
-def try_out(
-    steps: Mapping[str, Any], input_shape: Sequence[int], classes: int, limit: float = LIMIT
-) -> list[str | None]:
-    """What is wrong with each of some models (key -> spec) or devices; None: nothing.
+def bring_data(config: Mapping, limit: float = DATA_LIMIT) -> None:
+    """Call a user's function that returns the data, unless what it returned is there.
 
-    They are tried by `trial`, in a process of its own in a session of its own: whatever it starts
-    ends with it. The list ends where that process died, or where `limit` seconds went by.
+    See `own_data.bring`. It is called again when its code or its arguments are others. Raises
+    ConfigError for what is wrong with it or with what it returns, also after `limit` seconds.
+    """
+    if study.get_source(config) != "factory":
+        return
+    data = config["data"]
+    if not has_data(config):
+        step = {"factory": data["factory"], "arguments": data.get("arguments", {})}
+        step["folder"] = str(study.get_data_folder(config))
+        (error,) = try_out({"data.factory": step}, (), 0, limit=limit)
+        if error:
+            raise ConfigError(f"config key {error}")
+    if not digest.factory_digests(data["factory"].partition(":")[0], [Path.cwd(), *sys.path]):
+        raise ConfigError(
+            f"config key data.factory: found no source of {data['factory']!r}, expected a module "
+            "in a .py file: a change of any other would go unseen"
+        )
+    _check_data(config)
+
+
+def has_data(config: Mapping) -> bool:
+    """Whether the files of the data are all there."""
+    return all(path.is_file() for path in study.get_data_files(config))
+
+
+def try_out(
+    steps: Mapping[str, Any],
+    input_shape: Sequence[int],
+    outputs: int,
+    limit: float = LIMIT,
+    example: tuple[np.ndarray, np.ndarray] | None = None,
+) -> list[str | None]:
+    """What is wrong with each of some models (key -> spec), devices or data; None: nothing.
+
+    Models are tried on the inputs and targets of an `example`, a few samples, or on drawn ones of a
+    shape, where there is none; by `trial`, in a process of its own in a session of its own:
+    whatever it starts ends with it. The list ends where that process died, or where `limit` seconds
+    went by.
     """
     if not steps:
         return []
@@ -248,7 +288,9 @@ def try_out(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task, answers = folder / "task.json", folder / "answers"
-        task.write_text(json.dumps([steps, input_shape, classes]))
+        task.write_text(json.dumps([steps, input_shape, outputs]))
+        if example is not None:
+            np.savez(task.with_suffix(".npz"), inputs=example[0], targets=example[1])
         with open(folder / "printed", "w") as printed:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-c", program, Path(__file__).parents[1], task, answers],
@@ -269,7 +311,9 @@ def try_out(
     found = lines[1:]  # the first says that torch has been imported
     if len(found) < len(steps):
         key = list(steps)[len(found)]
-        found.append(f"{key}: {_reference(steps[key])} {_end(process.returncode, late, limit)}")
+        made = "data" if key == "data.factory" else "model and no gradient"
+        ended = _end(process.returncode, late, limit, made)
+        found.append(f"{key}: {_reference(steps[key])} {ended}")
     return found
 
 
@@ -404,10 +448,10 @@ def _kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def _end(code: int, late: bool, limit: float) -> str:
+def _end(code: int, late: bool, limit: float, made: str) -> str:
     """How a process ended before it had an answer."""
     if late:
-        return f"has given no model and no gradient within {limit:g} s"
+        return f"has given no {made} within {limit:g} s"
     if code < 0:
         return f"died of signal {-code} ({signal.Signals(-code).name}) when it was tried"
     return f"ended the process that tried it (exit code {code})"
@@ -821,59 +865,145 @@ def _check_forks(config: Mapping, name: str, experiment: Mapping) -> None:
 
 
 def _check_data(config: Mapping) -> None:
+    _check_source(config)
     data = config["data"]
-    known = DATASETS.get(data["name"])
-    if known is None and data["source"] != "files":
-        raise ConfigError(
-            f"config key data.name: found {data['name']!r} with source: {data['source']}, expected "
-            f"one of {', '.join(DATASETS)}, or source: files for data of your own"
-        )
-    for key in ("mean", "std"):
-        if known is None and key not in data:
-            raise ConfigError(f"config key data.{key}: not found, expected for {data['name']!r}")
-    folder = study.get_data_folder(config)
-    if data["source"] != "files" and not all((folder / name).is_file() for name in FILES):
-        return  # the rule `data` brings them
-    try:
-        check_files(folder, known.sha256 if known else {})
-    except DataError as error:
-        raise ConfigError(f"config key data.folder: {error}") from error
-    splits = _read_data(folder)
-    _check_labels(folder, splits)
-    for split, (_, labels) in splits.items():
-        if (data[f"{split}_samples"] or 0) > len(labels):
+    if not has_data(config) and study.get_source(config) not in ("files", "npz", "npy"):
+        return  # the rule `data` brings them, or `bring_data`
+    splits = _open_data(config)
+    for split, (_, targets) in splits.items():
+        if (data[f"{split}_samples"] or 0) > len(targets):
             raise ConfigError(
                 f"config key data.{split}_samples: found {data[f'{split}_samples']}, but the files "
-                f"hold {len(labels)}; expected at most that, or null for all"
+                f"hold {len(targets)}; expected at most that, or null for all"
             )
-    height, width = splits["train"][0].shape[1:]
-    small = [name for name, spec in config["models"].items() if spec.get("family") == "cnn"]
-    if small and min(height, width) < 4:
-        raise ConfigError(
-            f"config key models.{small[0]}: the images are {height} x {width}, expected at least "
-            "4 x 4 for two poolings; use an mlp, or a factory of your own"
-        )
+    _check_normalisation(config, splits["train"][0])
+    _check_targets(config, splits["train"][1])
+    _check_families(config, splits["train"][0])
 
 
-def _read_data(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Images (n, height, width) and labels (n,) of both splits, of which there are as many."""
-    splits = {}
-    for split, names in (("train", FILES[:2]), ("test", FILES[2:])):
-        images, labels = (_read_array(folder / name, 3 - 2 * n) for n, name in enumerate(names))
-        if len(images) != len(labels):
+def _check_source(config: Mapping) -> None:
+    """Keys of the section that do not go together."""
+    data, source = config["data"], study.get_source(config)
+    known = DATASETS.get(data["name"])
+    for key, of in (("factory", "factory"), ("file", "npz")):
+        if key in data and source != of:
             raise ConfigError(
-                f"config key data.folder: {folder / names[0]} holds {len(images)} images and "
-                f"{names[1]} {len(labels)} labels, expected as many"
+                f"config key data.{key}: found it with source: {source}, expected source: auto"
+                f"{' or npz' if of == 'npz' else ''}, without another place that data come from"
             )
-        splits[split] = images, labels
-    shapes = [images.shape[1:] for images, _ in splits.values()]
-    if shapes[0] != shapes[1]:
+    if source == "npz" and "file" not in data:
+        raise ConfigError("config key data.file: not found, expected for source: npz the .npz file")
+    if "arguments" in data and source != "factory":
+        raise ConfigError("config key data.arguments: found without data.factory, which takes them")
+    if known and source in ("factory", "npz", "npy"):
         raise ConfigError(
-            f"config key data.folder: the images of {folder / FILES[0]} are "
-            f"{shapes[0][0]} x {shapes[0][1]} and those of {FILES[2]} "
-            f"{shapes[1][0]} x {shapes[1][1]}, expected the same size"
+            f"config key data.name: found {data['name']!r} for data of your own, expected a name "
+            f"of your own, not one of {', '.join(DATASETS)}"
         )
+    if known is None and study.is_fetched(config):
+        raise ConfigError(
+            f"config key data.name: found {data['name']!r} with source: {source}, expected "
+            f"one of {', '.join(DATASETS)}, or source: files, npz or npy, or a factory, for data "
+            "of your own"
+        )
+
+
+def _check_normalisation(config: Mapping, inputs: np.ndarray) -> None:
+    """Images need a mean and a standard deviation, ids have none."""
+    kind, shape, spec = arrays.kind_of(inputs), arrays.shape_of(inputs), study.get_data_spec(config)
+    for key in ("mean", "std"):
+        found = spec[key]
+        other = spec["std" if key == "mean" else "mean"]
+        if found is None and (kind == "images" or other is not None):
+            raise ConfigError(
+                f"config key data.{key}: not found, expected for {config['data']['name']!r}"
+                f"{', whose inputs are images of unsigned bytes' if kind == 'images' else ''}"
+            )
+        if found is not None and kind in ("classes", "tokens"):
+            raise ConfigError(
+                f"config key data.{key}: found {found}, but the inputs are {inputs.dtype}; "
+                "expected it for images and floating-point inputs alone"
+            )
+        if isinstance(found, list | tuple) and (not shape or len(found) != shape[0]):
+            raise ConfigError(
+                f"config key data.{key}: found {list(found)}, expected a number, or one for each "
+                f"of the {shape[0] if shape else 'channels, of which inputs have no'} channels"
+            )
+
+
+def _check_targets(config: Mapping, targets: np.ndarray) -> None:
+    """Cross-entropy is of classes."""
+    if arrays.kind_of(targets) == "numbers":
+        raise ConfigError(
+            f"config key data: the targets are {targets.dtype}, expected integers: the loss is the "
+            "cross-entropy of classes"
+        )
+
+
+def _check_families(config: Mapping, inputs: np.ndarray) -> None:
+    """The study's own networks take numbers, and convolutions images."""
+    shape, own = arrays.shape_of(inputs), {"mlp": None, "cnn": None}
+    for name, spec in config["models"].items():
+        if "factory" not in spec:
+            own[spec["family"]] = own[spec["family"]] or name
+    first = own["mlp"] or own["cnn"]
+    if first and arrays.kind_of(inputs) in ("classes", "tokens"):
+        raise ConfigError(
+            f"config key models.{first}: the inputs are {inputs.dtype} ids, expected images or "
+            "floating-point numbers; use a factory of your own"
+        )
+    if own["cnn"] and len(shape) != 3:
+        raise ConfigError(
+            f"config key models.{own['cnn']}: the inputs have the shape {shape}, expected images "
+            "(channels, height, width); use an mlp, or a factory of your own"
+        )
+    if own["cnn"] and min(shape[1:]) < 4:
+        raise ConfigError(
+            f"config key models.{own['cnn']}: the images are {shape[1]} x {shape[2]}, expected at "
+            "least 4 x 4 for two poolings; use an mlp, or a factory of your own"
+        )
+
+
+def _open_data(config: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Inputs and targets of both splits, as they are stored, and nothing wrong with them."""
+    source, files = study.get_source(config), study.get_data_files(config)
+    folder, known = study.get_data_folder(config), study.get_known_data(config)
+    key = {"npz": "data.file", "factory": "data.factory"}.get(source, "data.folder")
+    missing = next((path for path in files if not path.is_file()), None)
+    if missing and source in ("npz", "npy"):
+        raise ConfigError(f"config key {key}: {missing} is missing, expected the data there")
+    try:
+        if known or source == "files":
+            check_files(folder, known.sha256 if known else {}, [path.name for path in files])
+        if files[0].name == FILES[0]:
+            return _read_idx_data(folder)
+        splits = {split: arrays.open_split(files, split) for split in arrays.OF_SPLIT}
+    except DataError as error:
+        raise ConfigError(f"config key {key}: {error}") from error
+    if known is None:
+        _check_arrays(key, splits, study.get_data_spec(config)["sha256"])
     return splits
+
+
+def _check_arrays(key: str, splits: Mapping, digests: Mapping[str, str]) -> None:
+    """Raise ConfigError for a fault of the arrays; files of the same bytes are read once."""
+    of_all = dict(zip(ARRAYS, (*splits["train"], *splits["test"]), strict=True))
+    code = digest.code_digests(Path(arrays.__file__), Path(__file__).parents[1])
+    wrong = memory.recall(
+        memory.key_of(json.dumps([digests, code], sort_keys=True)), lambda: arrays.fault(of_all)
+    )
+    if wrong:
+        raise ConfigError(f"config key {key}: {wrong}")
+
+
+def _read_idx_data(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Images (n, height, width) and labels (n,) of both splits, of which there are as many."""
+    read = [_read_array(folder / name, 3 - 2 * (n % 2)) for n, name in enumerate(FILES)]
+    shown = {name: str(folder / file) for name, file in zip(ARRAYS, FILES, strict=True)}
+    wrong = arrays.fault(dict(zip(ARRAYS, read, strict=True)), shown)
+    if wrong:
+        raise ConfigError(f"config key data.folder: {wrong}")
+    return {"train": (read[0], read[1]), "test": (read[2], read[3])}
 
 
 def _read_array(path: Path, axes: int) -> np.ndarray:
@@ -895,30 +1025,22 @@ def _read_array(path: Path, axes: int) -> np.ndarray:
     return values
 
 
-def _check_labels(folder: Path, splits: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Labels count classes from 0: two of them at least, and not one that only marks no class."""
-    present = np.unique(np.concatenate([labels for _, labels in splits.values()]))
-    classes = int(present[-1]) + 1
-    if len(np.unique(splits["train"][1])) < 2:
-        raise ConfigError(
-            f"config key data.folder: {folder / FILES[1]} has the single label "
-            f"{splits['train'][1][0]}, expected two classes or more"
-        )
-    if 2 * len(present) < classes:
-        raise ConfigError(
-            f"config key data.folder: the labels in {folder} go up to {classes - 1}, which makes "
-            f"{classes} classes, but only {len(present)} of them occur; expected labels from 0 on "
-            "without large gaps"
-        )
+def _data_shape(
+    config: Mapping,
+) -> tuple[tuple[tuple[int, ...], int], tuple[np.ndarray, np.ndarray] | None]:
+    """Shape of an input and number of outputs; and the first few samples.
 
-
-def _data_shape(config: Mapping) -> tuple[tuple[int, ...], int]:
-    """Shape of an input and number of classes; those of MNIST while its files are not there."""
-    folder = study.get_data_folder(config)
-    if not all((folder / name).is_file() for name in FILES):
-        return (1, 28, 28), 10
-    (images, labels), (_, others) = _read_data(folder).values()
-    return (1, *images.shape[1:]), int(max(labels.max(), others.max())) + 1
+    While a public data set is not there, those of its kind, and no samples.
+    """
+    if not has_data(config):
+        known = study.get_known_data(config)
+        if known and known.archive:
+            return ((3, 32, 32), 100 if config["data"]["name"] == "cifar-100" else 10), None
+        return ((1, 28, 28), 10), None
+    splits = _open_data(config)
+    inputs, targets = splits["train"]
+    shape = arrays.shape_of(inputs), arrays.outputs_of(list(splits.values()))
+    return shape, (inputs[:SAMPLES], targets[:SAMPLES])
 
 
 def _deepest(error):

@@ -82,10 +82,13 @@ def call_digest(reference: str, arguments: Mapping[str, Any]) -> str:
     Its code (`factory_digests`), and its arguments: where text names a file, that file's bytes.
     """
     files = [Path(value) for value in arguments.values() if isinstance(value, str)]
+    code: dict[str, str] = {}
+    with suppress(SyntaxError, ValueError):  # whoever calls it is told
+        code = factory_digests(reference.partition(":")[0], [Path.cwd(), *sys.path])
     said = {
         "factory": reference,
         "arguments": dict(arguments),
-        "code": factory_digests(reference.partition(":")[0], [Path.cwd(), *sys.path]),
+        "code": code,
         "files": {str(path): records.digest_now(path) for path in files if path.is_file()},
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -135,13 +135,16 @@ def _read_table(model: nn.Module, table: Mapping) -> list[Group]:
     return groups
 
 
-def check_table(model: nn.Module, table: Mapping, input_shape: tuple[int, ...]) -> None:
+def check_table(
+    model: nn.Module, table: Mapping, input_shape: tuple[int, ...], inputs: Tensor | None = None
+) -> None:
     """Raise ModelError unless a user's table fits the model and is true of it.
 
     It is true if permuting any group's units leaves the model's function as it is. Each group alone
-    is permuted at random, so that no unit stays in its place, and the outputs on random inputs are
-    compared in float64. The parameters are moved at random from where they are initialised: there,
-    biases of 0 and scales of 1 would hide that they were forgotten.
+    is permuted at random, so that no unit stays in its place, and the outputs on random inputs (or
+    `inputs` that are token ids) are compared in float64. The parameters are moved at random from
+    where they are initialised: there, biases of 0 and scales of 1 would hide that they were
+    forgotten.
     """
     groups = _read_table(model, table)
     generator = torch_generator("table of permutations")
@@ -153,7 +156,8 @@ def check_table(model: nn.Module, table: Mapping, input_shape: tuple[int, ...]) 
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.add_(noise, alpha=0.5 * float(scale) or 0.1)
     theta = flatten(model)
-    inputs = torch.randn(8, *input_shape, generator=generator, dtype=torch.float64)
+    if inputs is None or inputs.is_floating_point():
+        inputs = torch.randn(8, *input_shape, generator=generator, dtype=torch.float64)
 
     def outputs(vector: Tensor) -> Tensor:
         try:

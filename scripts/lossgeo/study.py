@@ -469,10 +469,11 @@ def get_data_spec(config: Mapping) -> dict[str, Any]:
         if known
         else {path.name: records.digest_now(path) for path in get_data_files(config)}
     )
+    given = {key: value for key in ("mean", "std") if (value := data.get(key)) is not None}
     return {
         "name": data["name"],
-        "mean": data.get("mean", known and known.mean),
-        "std": data.get("std", known and known.std),
+        "mean": given.get("mean", known and known.mean),
+        "std": given.get("std", known and known.std),
         "sha256": digests,
         "train_samples": data["train_samples"],
         "test_samples": data["test_samples"],

@@ -7,23 +7,32 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lossgeo import checkpoints, study
+from lossgeo import checkpoints, own_data, study
+from lossgeo.arrays import as_tensors
 from lossgeo.attention import step_by_step
 from lossgeo.checkpoints import CheckpointError
+from lossgeo.data import DataError
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.parameters import trained
 from lossgeo.trial_training import try_training
 
 
-def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None:
+def try_model(
+    spec: Mapping,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    example: tuple[Tensor, Tensor] | None = None,
+) -> None:
     """Raise ModelError unless a user's model can be trained and probed.
 
     Its initial parameters are float32 and finite, the same for the same seed; those that are not
@@ -32,11 +41,17 @@ def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None
     leaves the working directory, the default dtype and the recording of gradients alone.
     """
     factory, folder = spec["factory"], os.getcwd()
+    if example is None:
+        inputs = torch.randn(2, *input_shape, generator=torch_generator("trial"))
+        example = inputs, torch.tensor([0, outputs - 1])
+    make = partial(build, spec, input_shape, outputs, example=example)
     try:
-        model = build(spec, input_shape, classes, seed=0)
-        _check_shared(factory, folder)
+        try:
+            model = make(seed=0)
+        finally:  # what it has changed may be why it failed
+            _check_shared(factory, folder)
         _check_parameters(factory, model)
-        again, other = (build(spec, input_shape, classes, seed=seed) for seed in (0, 1))
+        again, other = (make(seed=seed) for seed in (0, 1))
         if not _equal(model, again):
             raise ModelError(
                 f"{factory}: two calls with the same seed gave different parameters, expected the "
@@ -54,7 +69,7 @@ def try_model(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None
                 f"({', '.join(frozen[:3])}), expected the same: draw them from a generator of your "
                 "own, torch.Generator().manual_seed(...)"
             )
-        _check_gradients(factory, model, input_shape, classes)
+        _check_gradients(factory, model, *example)
     finally:
         os.chdir(folder)
         torch.set_default_dtype(torch.float32)
@@ -97,11 +112,8 @@ def _equal(a: nn.Module, b: nn.Module, names: list[str] | None = None) -> bool:
     return of_a.keys() == of_b.keys() and all(torch.equal(of_a[n], of_b[n]) for n in names)
 
 
-def _check_gradients(
-    factory: str, model: nn.Module, input_shape: tuple[int, ...], classes: int
-) -> None:
+def _check_gradients(factory: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
     """A backward pass of the loss of two samples, and another one through it."""
-    inputs = torch.randn(2, *input_shape, generator=torch_generator("trial"))
     parameters = list(trained(model).values())
     try:
         with step_by_step():
@@ -110,7 +122,10 @@ def _check_gradients(
             raise ModelError(
                 f"{factory}: the outputs are detached from the parameters, expected gradients"
             )
-        loss = nn.functional.cross_entropy(outputs, torch.tensor([0, classes - 1]))
+        if targets.is_floating_point():
+            loss = (outputs - targets.view_as(outputs)).square().mean()
+        else:
+            loss = nn.functional.cross_entropy(outputs.movedim(-1, 1), targets)
         gradient = torch.autograd.grad(
             loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -140,27 +155,38 @@ def _check_device(name: str) -> None:
         )
 
 
-def _answer(key: str, step: Any, input_shape: tuple[int, ...], classes: int) -> str | None:
+def _answer(
+    key: str,
+    step: Any,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    example: tuple[Tensor, Tensor] | None,
+) -> str | None:
     """The key and what is wrong with it, or None."""
-    what = "training" if key.startswith("optimizers.") else "the model"
+    kinds = {"optimizers": "training", "data": "the function"}
+    what = kinds.get(key.partition(".")[0], "the model")
     try:
         if key == "device":
             _check_device(step)
             return None
+        if key == "data.factory":
+            own_data.bring(step["factory"], step["arguments"], step["folder"])
+            return None
         if key.startswith("optimizers."):
-            try_training(step, input_shape, classes)
+            try_training(step, input_shape, outputs, example)
             return None
         if "factory" in step:
-            try_model(step, input_shape, classes)
+            try_model(step, input_shape, outputs, example and tuple(part[:2] for part in example))
         if "weights" in step:
-            _check_weights(step, input_shape, classes)
+            _check_weights(step, input_shape, outputs, example)
         if "permutations" in step:
             from lossgeo import permutations
 
             key += ".permutations"
-            model = build(step, input_shape, classes)
-            permutations.check_table(model, step["permutations"], input_shape)
-    except ModelError as error:
+            model = build(step, input_shape, outputs, example=example)
+            inputs = None if example is None else example[0]
+            permutations.check_table(model, step["permutations"], input_shape, inputs)
+    except (ModelError, DataError) as error:
         return f"{key}: {error}"
     except CheckpointError as error:
         return f"{key}.weights: {error}"
@@ -171,19 +197,31 @@ def _answer(key: str, step: Any, input_shape: tuple[int, ...], classes: int) -> 
     return None
 
 
-def _check_weights(spec: Mapping, input_shape: tuple[int, ...], classes: int) -> None:
-    model = build(spec, input_shape, classes)
+def _check_weights(
+    spec: Mapping,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    example: tuple[Tensor, Tensor] | None,
+) -> None:
+    model = build(spec, input_shape, outputs, example=example)
     for file in chain.from_iterable(study.runs_of(spec["weights"])):
         checkpoints.load(file, model)
 
 
 def main() -> None:
-    """Write an answer to each step of a task as a line of JSON; the first line: it has begun."""
+    """Write an answer to each step of a task as a line of JSON; the first line: it has begun.
+
+    Beside the task lie a few samples of the data, where there are some.
+    """
     task, answers = map(Path, sys.argv[2:])
-    steps, input_shape, classes = json.loads(task.read_text())
+    steps, input_shape, outputs = json.loads(task.read_text())
+    example = None
+    if task.with_suffix(".npz").exists():
+        with np.load(task.with_suffix(".npz")) as samples:
+            example = as_tensors(samples["inputs"], samples["targets"])
     make_deterministic(1)
     with open(answers, "w", buffering=1) as file:
         print("null", file=file)
         for key, step in steps.items():
-            print(json.dumps(_answer(key, step, tuple(input_shape), classes)), file=file)
+            print(json.dumps(_answer(key, step, tuple(input_shape), outputs, example)), file=file)
     os._exit(0)  # what a model does at the end of a process is no part of it

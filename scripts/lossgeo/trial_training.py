@@ -10,29 +10,37 @@ import torch
 from torch import Tensor, nn
 
 from lossgeo import fits
-from lossgeo.checks import REFUSED
+from lossgeo.checks import REFUSED, SAMPLES
 from lossgeo.models import ModelError, build, load_factory
 from lossgeo.numerics import torch_generator
 from lossgeo.optimizers import OURS, make_optimizer
 from lossgeo.parameters import flatten
 
-SAMPLES = 8
 SHAPES = ((2, 1, 3, 3), (3, 4), (3,))  # of a convolution, of a linear layer, and of its biases
 
 
-def try_training(step: Mapping, input_shape: tuple[int, ...], classes: int) -> None:
+def try_training(
+    step: Mapping,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    example: tuple[Tensor, Tensor] | None = None,
+) -> None:
     """Raise ModelError unless a config's entry of `optimizers` can train its models.
 
-    `step` has the entry, `optimizer`, and the `models` of the experiments that name it.
+    `step` has the entry, `optimizer`, and the `models` of the experiments that name it. They are
+    tried on an `example` of a few samples, or on drawn ones of a shape.
     """
     spec = step["optimizer"]
+    if example is None:
+        inputs = torch.randn(SAMPLES, *input_shape, generator=torch_generator("trial"))
+        example = inputs, torch.arange(SAMPLES) % outputs
     if "train" in spec:
         for model in step["models"].values():
-            try_fit(spec["train"], model, input_shape, classes)
+            try_fit(spec["train"], model, input_shape, outputs, example)
         return
     try_optimizer(spec)
     if "augment" in spec:
-        try_augment(spec["augment"], input_shape)
+        try_augment(spec["augment"], example[0])
 
 
 def try_optimizer(spec: Mapping) -> None:
@@ -56,13 +64,12 @@ def try_optimizer(spec: Mapping) -> None:
         raise ModelError(f"{name}: two updates by gradients of ones gave what is not finite")
 
 
-def try_augment(reference: str, input_shape: tuple[int, ...]) -> None:
+def try_augment(reference: str, inputs: Tensor) -> None:
     """Raise ModelError unless a function changes inputs by what it draws from its generator alone.
 
     It keeps their shape and type, and gives finite numbers.
     """
     augment = load_factory(reference)
-    inputs = torch.randn(SAMPLES, *input_shape, generator=torch_generator("trial"))
     before = _drawn()
     found = [augment(inputs.clone(), torch_generator("trial augment")) for _ in range(2)]
     for values in found:
@@ -84,22 +91,26 @@ def try_augment(reference: str, input_shape: tuple[int, ...]) -> None:
         )
 
 
-def try_fit(spec: Mapping, model: Mapping, input_shape: tuple[int, ...], classes: int) -> None:
+def try_fit(
+    spec: Mapping,
+    model: Mapping,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    example: tuple[Tensor, Tensor],
+) -> None:
     """Raise ModelError unless a training yields the same state twice, of few samples."""
 
     def first() -> Tensor:
         torch.manual_seed(0)
-        network = build(model, input_shape, classes)
-        inputs = torch.randn(SAMPLES, *input_shape, generator=torch_generator("trial"))
-        targets = torch.arange(SAMPLES) % classes
+        network = build(model, input_shape, outputs, example=example)
         generator = torch_generator("trial order")
-        states = fits.states(spec, network, inputs, targets, epochs=1, generator=generator)
+        states = fits.states(spec, network, *example, epochs=1, generator=generator)
         with closing(states):
             for _ in states:
                 return flatten(network).nan_to_num()
         raise ModelError(
-            f"{spec['factory']}: it yielded nothing in an epoch of {SAMPLES} samples, expected a "
-            "state, at its end at the latest"
+            f"{spec['factory']}: it yielded nothing in an epoch of {len(example[0])} samples, "
+            "expected a state, at its end at the latest"
         )
 
     if not torch.equal(first(), first()):

@@ -117,7 +117,7 @@ def test_models_with_attention_pass_the_trial(kind, tmp_path, monkeypatch):
 
 
 def _build(kind):
-    def build(spec, input_shape, classes, *, seed=0):
+    def build(spec, input_shape, outputs, *, seed=0, example=None):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             return {"Encoder": Encoder, "Fused": Fused}[kind]()

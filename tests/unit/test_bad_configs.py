@@ -14,8 +14,9 @@ import torch
 import yaml
 from snakemake.utils import update_config
 
-from lossgeo import checks
-from lossgeo.data import FILES, read_idx
+from lossgeo import checks, own_data
+from lossgeo.data import FILES, DataError, read_idx
+from lossgeo.models import ModelError
 from workflow.conftest import write_stripes
 
 from .configs import SCHEMA, idx
@@ -23,6 +24,7 @@ from .configs import SCHEMA, idx
 CONFIGS = Path(__file__).parents[1] / "configs"
 BAD = sorted((CONFIGS / "bad").glob("*.yaml"))
 BAD_MODELS = sorted((CONFIGS / "bad" / "models").glob("*.yaml"))
+BAD_DATA = sorted((CONFIGS / "bad" / "data").glob("*.yaml"))
 
 # data set -> the file of the stripes that is another, and what it holds
 DATA: dict[str, tuple[int, Callable[[np.ndarray], bytes]]] = {
@@ -74,6 +76,7 @@ def project(tmp_path_factory) -> Path:
         path = folder / "data" / "narrow" / FILES[number]
         path.write_bytes(idx(read_idx(path)[:, :3]))
     write_weights(folder)
+    write_npz_files(folder / "data")
     return folder
 
 
@@ -93,6 +96,39 @@ def write_weights(folder: Path) -> None:
     torch.save({"state_dict": {}, "more": Command()}, folder / "weights/b.pt")
     for name in ("weights/c.pt", "weights/a.onnx", "results/tiny/a.pt"):
         (folder / name).touch()
+
+
+def write_npz_files(folder: Path) -> None:
+    """Files of 150 training and 60 test samples of 81 numbers in three classes, and worse ones."""
+    random = np.random.default_rng(0)
+    sound = {"inputs": random.normal(size=(150, 81)), "targets": np.arange(150) % 3}
+    sound |= {"test_inputs": random.normal(size=(60, 81)), "test_targets": np.arange(60) % 3}
+    nan, negative = sound["inputs"].copy(), sound["targets"].copy()
+    nan[7, 3], negative[2] = np.nan, -1
+    ragged = np.array([np.zeros(n % 3 + 1) for n in range(150)], dtype=object)
+    tokens = {name: np.abs(array).astype(np.int64) for name, array in sound.items()}
+    images = {
+        name: np.zeros((len(sound[name]), 3, 9, 9), np.uint8) for name in ("inputs", "test_inputs")
+    }
+    changes = {
+        "sound": {},
+        "of-other-numbers": {"targets": sound["targets"][1:]},
+        "with-nan": {"inputs": nan},
+        "of-objects": {"inputs": ragged},
+        "of-text": {"targets": sound["targets"].astype("U1")},
+        "of-negative-labels": {"targets": negative},
+        "of-other-samples": {"test_inputs": sound["test_inputs"][:, 1:]},
+        "of-float-targets": {
+            name: sound[name].astype(float) for name in ("targets", "test_targets")
+        },
+        "tokens": tokens,
+        "rgb": images,
+    }
+    for name, change in changes.items():
+        np.savez(folder / f"{name}.npz", **sound | change)
+    without = {name: array for name, array in sound.items() if name != "targets"}
+    np.savez(folder / "without-targets.npz", **without)
+    (folder / "no-zip.npz").write_text("a page of HTML")
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +165,17 @@ def test_a_bad_config_is_told_what_is_wrong(base, path, tmp_path):
     with pytest.raises(checks.ConfigError) as raised:
         checks.complete(changed(base, path, tmp_path)[1], SCHEMA)
     assert_says(str(raised.value), expected)
+
+
+@pytest.mark.parametrize("path", BAD_DATA, ids=lambda path: path.stem)
+def test_a_function_that_returns_no_data_is_told_why(base, path, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(path.parent)
+    expected, config = changed(base, path, tmp_path)
+    data = checks.complete(config, SCHEMA)["data"]
+    with pytest.raises((DataError, ModelError)) as raised:
+        own_data.bring(data["factory"], data.get("arguments", {}), tmp_path / "made")
+    assert_says(f"config key data.factory: {raised.value}", expected)
+    assert not list(tmp_path.glob("made/*"))
 
 
 def test_models_that_cannot_be_used_are_told_why(base, tmp_path):

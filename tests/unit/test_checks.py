@@ -729,7 +729,7 @@ def test_a_good_model_is_tried_again_only_when_its_code_changes(config, tmp_path
     config["models"]["own"] = {"factory": "torch.nn:Linear"}
     tried = []
 
-    def try_out(steps, *shape, limit):
+    def try_out(steps, *shape, limit, example):
         tried.append(list(steps))
         return found
 

@@ -71,10 +71,17 @@ def prepare_config(config):
             update_config(found, config)
         made = checks.complete(found, schema, checks.named_experiments(overlays))
         if workflow.is_main_process:
+            checks.bring_data(made)
             code = {name: get_factory_code(made, name) for name in made["models"]}
             for name, spec in made["optimizers"].items():
                 code[f"optimizers.{name}"] = get_training_code(spec)
             checks.check_models(made, code)
+        elif "factory" in made["data"] and not checks.has_data(made):
+            stop(
+                f"data.factory: what {made['data']['factory']} returned is not in "
+                f"{study.get_data_folder(made)}: its code was edited after snakemake planned this "
+                "job, or the folder was deleted; run snakemake again"
+            )
     except checks.ConfigError as error:
         stop(error)
     config.clear()
