@@ -19,7 +19,7 @@ from lossgeo.numerics import (
     torch_generator,
 )
 from lossgeo.parameters import flatten, layout_of
-from lossgeo.training import train
+from lossgeo.training import UNKNOWN, train
 
 
 def main(snakemake) -> None:
@@ -57,7 +57,8 @@ def main(snakemake) -> None:
     }
     job.tell(f"{layout.size} parameters on {device}; diverged: {run.diverged}")
     if matched:
-        reached = f"at step {run.matched.step}: {run.matched.loss:.4g}" if run.matched else "never"
+        found = run.matched
+        reached = f"after {found.epoch:.4g} epochs: {found.loss:.4g}" if found else "never"
         job.tell(f"a loss of at most {config['matched_loss']:.4g} nats on the objective {reached}")
 
     loss = probe.loss_of(config)
@@ -76,6 +77,7 @@ def main(snakemake) -> None:
         ),
     )
     history = pd.DataFrame(run.history)
+    history["step"] = history["step"].astype("Int64").mask(history["step"] == UNKNOWN)
     history.insert(
         0, "diverged", np.arange(len(history)) == len(history) - 1 if run.diverged else False
     )

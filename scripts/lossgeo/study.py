@@ -522,6 +522,12 @@ def get_trained(config: Mapping, experiment: Mapping) -> list[str]:
     return [model for model in experiment["models"] if not is_given(config, model)]
 
 
+def counts_steps(config: Mapping, experiment: Mapping) -> bool:
+    """Whether an experiment trains a model with an optimizer of torch.optim, step by step."""
+    trained = [o for _, o in get_cells(config, experiment) if o != GIVEN]
+    return any("train" not in config["optimizers"][name] for name in trained)
+
+
 def without_idle(config: Mapping) -> dict[str, Any]:
     """The config without what no experiment uses, and without what waits.
 

@@ -465,7 +465,8 @@ def _matched(snapshots: Path | str) -> dict:
     if "matched" not in store.subgroups(snapshots):
         return dict.fromkeys(MATCHED.values(), np.nan)
     found = store.read(snapshots, "matched", MATCHED).variables
-    return {column: float(found[name].values) for name, column in MATCHED.items()}
+    numbers = {column: float(found[name].values) for name, column in MATCHED.items()}
+    return numbers | ({"matched_step": np.nan} if numbers["matched_step"] < 0 else {})
 
 
 def _surface(group: store.Group, grid: list[np.ndarray], index: int, limits: dict) -> dict:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from lossgeo.schedules import factor
 
 HISTORY = ("step", "epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr")
 
-UNKNOWN = -1  # steps: of weights from elsewhere
+UNKNOWN = -1  # steps: of weights from elsewhere, and of training of the user's own
 
 NEAR, KEPT = 1.5, 20  # below so many times the target, looks are at most so many steps apart
 OVERSHOOT = 0.03  # how far below its target, relatively, a matched loss is to lie at most
@@ -195,7 +195,7 @@ def train(
     used (`schedules.factor`, `make_descent`). What changes the inputs draws from a generator of
     every epoch's own, seeded by that of `generator`. Or it is `{"train": {...}}`, a training of the
     user's own (`fits.states`): then each state that it yields is a snapshot, a row of history and
-    looked at, a step is a state, and `batch_size`, `evaluations_per_epoch` and
+    looked at, its steps are UNKNOWN, and `batch_size`, `evaluations_per_epoch` and
     `snapshots_per_epoch` do not count. It cannot have a `start`.
 
     The model's dropout, if any, draws from the caller's random state. `tell` gets a line for every
@@ -316,11 +316,12 @@ def train(
             for step, epoch in enumerate(states, start=1):
                 if matched and step <= last and due < math.inf:
                     look(step, epoch)
-                finite = record(step, epoch, True)
+                finite = record(UNKNOWN, epoch, True)
                 if tell:
                     say(epoch)
                 if not finite:
                     break
+        best = best and replace(best, step=UNKNOWN)
     model.train()
     for epoch in range(0 if fit else epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)

@@ -811,6 +811,15 @@ def test_steps_of_several_optimizers_are_counted_by_model(tables, artefacts):
     assert all(x < 0.5 for x, y in means_of(axis, "mlp-4").items() if np.isfinite(y))
 
 
+def test_runs_whose_steps_are_not_known_are_left_out_by_name(tables, artefacts):
+    """A training of the user's own does not say what a step is."""
+    runs = tables["runs"].copy()
+    runs.loc[runs["optimizer"] == "wild", "step"] = pd.NA
+    figure = draw("steps", {**tables, "runs": runs}, artefacts, "optimizer")
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["momentum"]
+    assert "Without wild: what a training of its own counts as a step" in words(figure)
+
+
 # Correlations
 
 

@@ -325,8 +325,10 @@ def is_drawn(figure, name):
     experiment = config["experiments"][name]
     if not set(FIGURES[figure][1]) <= set(experiment["stages"]):
         return False
-    if figure in ("training", "steps"):
+    if figure == "training":
         return bool(study.get_trained(config, experiment))
+    if figure == "steps":
+        return study.counts_steps(config, experiment)
     if figure == "ladder":
         return study.has_many_sizes(config, name)
     if figure == "widths":

@@ -29,9 +29,12 @@ BESIDE = 0.12  # of the seeds to the left of their mean, in places of the axis
 def steps(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
     """Steps to the training loss and to the test accuracy, by model, or by optimizer.
 
-    Of a run that another experiment trains for longer, the epochs of this one count.
+    Of a run that another experiment trains for longer, the epochs of this one count. Runs whose
+    steps are not known are left out, by name.
     """
     runs = rows_of(tables["runs"], experiment)
+    unknown = ", ".join(runs.loc[runs["step"].isna(), "optimizer"].unique())
+    runs = runs[runs["step"].notna()]
     limit = runs["step"] / runs["epoch"] * runs["model"].map(experiment["epochs"])
     loss, accuracy = experiment["matched_loss"], experiment["target_accuracy"]
     quantities = {
@@ -64,6 +67,8 @@ def steps(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
         "Small: single runs that got there within the experiment's epochs, which the means are of; "
         "the others are counted above. " + seeds_note(runs, style, log=True)
     ) + given_note(experiment)
+    if unknown:
+        note += f" Without {unknown}: what a training of its own counts as a step is not known."
     return with_note(figure, style, note)
 
 
