@@ -5,11 +5,15 @@ QUICK = --configfile config.quick.yaml
 BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling portable planning costs architectures report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
-.PHONY: quick estimate reproduce verify publish report examples test test-slurm torture bench
+.PHONY: quick new estimate reproduce verify publish report examples test test-slurm torture bench
 
 quick: .venv/.ready
 	$(SNAKEMAKE) $(QUICK)
 	.venv/bin/snakemake $(QUICK) --report results/quick/report.html
+
+# a study of one model of yours: make new NAME=mine writes mine.yaml, mine.py and mine.claims.yaml
+new: .venv/.ready
+	.venv/bin/python scripts/new.py "$(NAME)"
 
 # of another config: make estimate CONFIG="--configfile mine.yaml"
 estimate: .venv/.ready

@@ -40,7 +40,7 @@ MODELS = {
     "ResNet-20": networks.resnet20,  # with batch normalisation, its statistics frozen
     "ViT-192x4": networks.vit,  # 192 wide, 4 deep, patches of 4 x 4
 }
-FULL = SimpleNamespace(plane=500, points=3, hessian=100, steps=30, memory=2000, repeats=3)
+FULL = SimpleNamespace(plane=200, points=3, hessian=50, steps=30, memory=2000, repeats=3)
 SMALL = SimpleNamespace(plane=20, points=3, hessian=10, steps=12, memory=40, repeats=1)
 TOP, PROBES, TIMED, ERROR = 10, 20, 4, 0.01
 BUDGET = 8e9  # bytes: `memory` of the config
