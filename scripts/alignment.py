@@ -24,6 +24,8 @@ def main(snakemake) -> None:
     ends = [snakemake.input.snapshots_a, snakemake.input.snapshots_b]
     model = probe.load_model(snakemake.input.data, config)
     units = find_groups(model, config["model"].get("permutations"))
+    if config["model"].get("statistics") == "frozen":  # which the units' order is not known of
+        units = None
     groups = {}
     for name in config["points"]:
         a, b = (probe.load_point(end, name) for end in ends)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from lossgeo import curves, paths, probe, renormalisation, similarity, store
+from lossgeo.buffers import along
 from lossgeo.losses import right_classes
 from lossgeo.numerics import make_deterministic
-from lossgeo.objective import Objective
+from lossgeo.objective import Objective, with_running
 from lossgeo.store import Group, Variable
 
 UNITS = {"loss": "nats", "error": "1", "tempered_loss": "nats"}
@@ -101,21 +102,32 @@ def get_path(
     return Path([a, b], paths.line(t), float((b - a).norm()), status)
 
 
-def logits_of(objective: Objective, path: Path) -> Tensor:
-    """The network's outputs (T, classes, N) along a path."""
+def logits_of(objective: Objective, path: Path, statistics: list[Tensor | None]) -> Tensor:
+    """The network's outputs (T, classes, N) along a path.
+
+    `statistics` are the running ones of the vectors, which are interpolated as these are.
+    """
     if path.coefficients is None:
         return paths.logits_at(objective, path.vectors)
-    return paths.logits_on(objective, path.vectors, path.coefficients)
+    vectors = along(objective.running, path.vectors, statistics)
+    return paths.logits_on(with_running(objective), vectors, path.coefficients)
 
 
-def similarities(objective: Objective, a: Tensor, b: Tensor, order: Tensor | None) -> Group:
+def similarities(
+    objective: Objective,
+    a: Tensor,
+    b: Tensor,
+    order: Tensor | None,
+    statistics: list[Tensor | None],
+) -> Group:
     """How similar the two ends are, as they are and with b aligned to a (NaN: not available)."""
     rows = []
     for end in (b, b[order] if order is not None else b * torch.nan):
         hidden = [similarity.hidden_activations(objective, theta) for theta in (a, end)]
         found = {}
         if objective.loss.right is right_classes and objective.targets.ndim == 1:
-            logits = paths.logits_at(objective, [a, end])
+            vectors = along(objective.running, [a, end], statistics)
+            logits = paths.logits_at(with_running(objective), vectors)
             found["disagreement"] = similarity.disagreement(*logits)
         if hidden[0] is not None:
             found |= {
@@ -152,22 +164,26 @@ def main(snakemake) -> None:
         status = probe.status_of((a, b))
         order = probe.load_order(files.alignment, point) if files.get("alignment") else None
         groups[point] = Group({}, {"status": status})
+        statistics = [a.buffers, b.buffers]
         for rung in config["rungs"]:
-            midpoint, found = None, status
+            midpoint, found, own = None, status, statistics
             if rung in ("curve", "aligned_curve"):
                 curve = store.read(files.curve, f"{point}/{rung}")
                 midpoint = torch.from_numpy(curve.variables["midpoint"].values)
                 found = curve.attributes["status"]
+                if "buffers" in curve.variables and found == "ok":
+                    middle = torch.from_numpy(curve.variables["buffers"].values)
+                    own = [a.buffers, middle, b.buffers]
             path = get_path(rung, a.theta, b.theta, order, midpoint, t, objectives["train"], found)
             distance = float((path.vectors[-1] - path.vectors[0]).norm())
             for split, objective in objectives.items():
-                logits = logits_of(objective, path)
+                logits = logits_of(objective, path, own)
                 profile = paths.profile(t, logits, objective.targets, objective.loss)
                 groups[f"{point}/{rung}/{split}"] = as_group(profile, path, distance)
                 height = profile.barriers["loss"].height
                 job.tell(f"{point}, {rung}, {split} ({path.status}): barrier {height:.4g} nats")
         for split, objective in objectives.items():
-            found = similarities(objective, a.theta, b.theta, order)
+            found = similarities(objective, a.theta, b.theta, order, statistics)
             groups[f"{point}/similarity/{split}"] = found
     probe.write(
         snakemake,

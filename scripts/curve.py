@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from lossgeo import curves, probe
+from lossgeo.buffers import running_statistics
 from lossgeo.numerics import choose_device, derive_seed, make_deterministic, torch_generator
+from lossgeo.parameters import NONE
 from lossgeo.store import Group, Variable
 
 
@@ -31,10 +33,15 @@ def load_ends(snakemake, point: str, rung: str) -> tuple[list[torch.Tensor], str
     return thetas, status
 
 
-def as_group(midpoint: curves.Midpoint, status: str) -> Group:
-    """A trained curve as it is stored."""
+def as_group(midpoint: curves.Midpoint, status: str, statistics: torch.Tensor | None) -> Group:
+    """A trained curve as it is stored, with the midpoint's running statistics if it has any."""
+    own = {}
+    if statistics is not None:
+        what = "running statistics at the midpoint, means over the batches of the training split"
+        own["buffers"] = Variable(("buffer",), statistics.numpy(), "1", what)
     return Group(
-        {
+        own
+        | {
             "midpoint": Variable(
                 ("parameter",),
                 midpoint.theta.numpy(),
@@ -58,6 +65,8 @@ def main(snakemake) -> None:
     files, device = snakemake.input.data, choose_device(config["device"])
     model = probe.load_model(files, config)
     inputs, targets = probe.load_split(files, config["data"], "train")
+    mode = config["model"].get("statistics")
+    running = running_statistics(model, inputs[:2], mode) if mode == "frozen" else NONE
     groups = {}
     for point in config["points"]:
         for rung in config["rungs"]:
@@ -82,7 +91,12 @@ def main(snakemake) -> None:
                     torch.full_like(ends[0], torch.nan), np.full(config["curve"]["epochs"], np.nan)
                 )
             job.tell(f"{point}, {rung}: {status}, losses {midpoint.loss.round(4).tolist()}")
-            groups[f"{point}/{rung}"] = as_group(midpoint, status)
+            statistics = None
+            if running.names and status == "ok":
+                statistics = curves.statistics_at(
+                    model, inputs, midpoint.theta, running, config["batch_size"]
+                )
+            groups[f"{point}/{rung}"] = as_group(midpoint, status, statistics)
     probe.write(snakemake, groups, **probe.pair_identity(snakemake), device=device.type)
 
 

@@ -22,10 +22,11 @@ def main(snakemake) -> None:
     files, shared = snakemake.input.data, int(snakemake.wildcards.epoch)
     model = probe.load_model(files, config)
     torch.manual_seed(derive_seed("fork dropout", seed))
+    evaluation = probe.load_evaluation(files, config, seed)
     run = train(
         model,
         *probe.load_split(files, config["data"], "train"),
-        *probe.load_evaluation(files, config, seed),
+        *evaluation,
         optimizer=config["optimizer"],
         epochs=config["epochs"],
         batch_size=config["batch_size"],
@@ -42,7 +43,7 @@ def main(snakemake) -> None:
         **probe.run_identity(snakemake.input.snapshots),
         shared_epochs=shared,
         device=choose_device(config["device"]).type,
-        **runs.describe(run, layout_of(model)),
+        **runs.describe(run, layout_of(model), evaluation[0].running),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from lossgeo import probe
 from lossgeo.curvature import Curvature, Measured, curvature
 from lossgeo.numerics import make_deterministic, torch_generator
-from lossgeo.objective import Evaluation, evaluate
+from lossgeo.objective import Evaluation, at, evaluate
 from lossgeo.parameters import Layout
 from lossgeo.store import Group, Variable
 from lossgeo.trace import Estimate
@@ -111,8 +111,9 @@ def main(snakemake) -> None:
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name)
+        here = at(objective, point.buffers)
         found = curvature(
-            objective,
+            here,
             point.theta,
             preconditioner=point.preconditioner,
             **settings,
@@ -128,7 +129,7 @@ def main(snakemake) -> None:
             config["hessian"]["eigenvectors"],
             objective.layout,
             point,
-            evaluate(objective, point.theta),
+            evaluate(here, point.theta),
         )
         groups |= {f"{name}{suffix}": group for suffix, group in parts.items()}
     probe.write(

@@ -12,8 +12,8 @@ import numpy as np
 from lossgeo import probe
 from lossgeo.hessian import sample_forms
 from lossgeo.ladder import Leading, disjoint_subsets, leading_eigenpairs
-from lossgeo.numerics import choose_device, make_deterministic, numpy_generator, torch_generator
-from lossgeo.objective import make_objective, mean_and_error
+from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
+from lossgeo.objective import at, mean_and_error, with_samples
 from lossgeo.store import Group, Variable
 
 
@@ -87,28 +87,22 @@ def main(snakemake) -> None:
     config, snapshots = probe.config_of(snakemake), snakemake.input.snapshots
     settings, split = config["ladder"], config["objective"]["split"]
     identity = probe.run_identity(snapshots)
-    device = choose_device(config["device"])
-    model = probe.load_model(snakemake.input.data, config)
-    inputs, targets = probe.load_split(snakemake.input.data, config["data"], split)
+    files = snakemake.input.data
+    inputs, targets = probe.load_split(files, config["data"], split)
+    few = probe.objective_of(files, config, inputs[:2], targets[:2], seed=identity["seed"])
     groups = {}
     for name in config["points"]:
-        at = settings["at"][name]
-        rungs = cut(len(targets), at, split, identity["seed"])
+        asked = settings["at"][name]
+        rungs = cut(len(targets), asked, split, identity["seed"])
         point = probe.load_point(snapshots, name)
+        here = at(few, point.buffers)
         found, errors = [], []
         for size, number, chosen in rungs:
-            objective = make_objective(
-                model,
-                inputs[chosen],
-                targets[chosen],
-                device=device,
-                memory=config["memory"] * 1e9,
-                loss=probe.loss_of(config),
-            )
+            objective = with_samples(here, inputs[chosen], targets[chosen])
             leading = leading_eigenpairs(
                 objective,
                 point.theta,
-                top=at["top"],
+                top=asked["top"],
                 tolerance=settings["tolerance"],
                 generator=torch_generator("ladder", identity["seed"], size, number),
             )
@@ -128,7 +122,7 @@ def main(snakemake) -> None:
         packages=("hessian-eigenthings",),
         **identity,
         split=split,
-        device=device.type,
+        device=few.device.type,
     )
 
 

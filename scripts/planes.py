@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from lossgeo import multilevel, probe, store, surface
+from lossgeo.buffers import along
 from lossgeo.numerics import make_deterministic, numpy_generator
-from lossgeo.objective import Objective
+from lossgeo.objective import Objective, with_running
 from lossgeo.store import Group, Variable
 from lossgeo.trajectory import plane_grid
 
@@ -27,13 +28,15 @@ MEASURED = {
 def plane(
     objective: Objective,
     points: Sequence[torch.Tensor | None],
+    statistics: Sequence[torch.Tensor | None],
     config: dict,
     *,
     generator: np.random.Generator,
 ) -> Group:
     """The loss on the plane through three points (P,), in units of distance in parameter space.
 
-    Where these span none, or are not finite, there is only a status.
+    Their running `statistics` are interpolated as they are. Where the points span no plane, or are
+    not finite, there is only a status.
     """
     if any(theta is None for theta in points):
         return Group({}, {"status": "not available"})
@@ -48,9 +51,13 @@ def plane(
     alphas, betas = (
         plane_grid(corners[:, axis], count, margin * spans.max() / spans[axis]) for axis in (0, 1)
     )
+    origin = points[0]
+    if objective.running.names:
+        middle, *carried = surface.carried_along(corners, statistics)
+        origin, *axes = along(objective.running, [origin, *axes], [middle, *carried])
     measured, levels = multilevel.plane(
-        objective,
-        points[0],
+        with_running(objective),
+        origin,
         *axes,
         alphas,
         betas,
@@ -103,25 +110,29 @@ def main(snakemake) -> None:
             order = orders.get(name)
             return None if order is None else runs[name].theta[order]
 
-        def midpoint(rung: str, point=point) -> torch.Tensor | None:
+        def midpoint(rung: str, name: str, point=point) -> torch.Tensor | None:
             file = files.get("curve")
             if file is None or rung not in store.subgroups(file, point):
                 return None
-            found = store.read(file, f"{point}/{rung}").variables["midpoint"].values
-            return torch.from_numpy(found)
+            found = store.read(file, f"{point}/{rung}").variables
+            return torch.from_numpy(found[name].values) if name in found else None
 
         a, b = runs["a"].theta, runs["b"].theta
         corners = {
-            "curve": (a, b, midpoint("curve")),
-            "aligned_curve": (a, aligned("b"), midpoint("aligned_curve")),
+            "curve": (a, b, midpoint("curve", "midpoint")),
+            "aligned_curve": (a, aligned("b"), midpoint("aligned_curve", "midpoint")),
         }
         if "c" in runs:
             corners["minima"] = (a, b, runs["c"].theta)
             corners["aligned_minima"] = (a, aligned("b"), aligned("c"))
         groups[point] = Group({}, {"status": probe.status_of((runs["a"], runs["b"]))})
+        own = [runs[name].buffers for name in runs]
         for kind, points in corners.items():
+            third = [midpoint(kind, "buffers")] if kind.endswith("curve") else own[2:]
             generator = numpy_generator("pair plane levels", seed, kind)
-            groups[f"{point}/{kind}"] = plane(objective, points, config, generator=generator)
+            groups[f"{point}/{kind}"] = plane(
+                objective, points, [*own[:2], *third], config, generator=generator
+            )
             job.tell(f"{point}, {kind}: {groups[f'{point}/{kind}'].attributes}")
     probe.write(
         snakemake,

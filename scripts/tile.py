@@ -9,6 +9,7 @@ from itertools import groupby
 
 from lossgeo import probe, store, tiles, views
 from lossgeo.numerics import make_deterministic
+from lossgeo.objective import at
 
 
 def main(snakemake) -> None:
@@ -22,10 +23,11 @@ def main(snakemake) -> None:
     for (name, kind), found in groupby(pieces, key=lambda piece: (piece.point, piece.kind)):
         point = probe.load_point(snapshots, name)
         hessian = store.read(snakemake.input.hessian, name)
-        surfaces = views.surfaces(kind, objective, point, settings, seed, hessian)
+        here = at(objective, point.buffers)
+        surfaces = views.surfaces(kind, here, point, settings, seed, hessian)
         for piece in found:
             surface = surfaces[piece.surface]
-            values = tiles.measure(objective, point.theta, surface, piece.start, piece.stop)
+            values = tiles.measure(here, point.theta, surface, piece.start, piece.stop)
             groups[piece.group] = tiles.group(piece, values)
             job.tell(f"{piece.group} ({point.status}): points {piece.start} to {piece.stop - 1}")
     probe.write(

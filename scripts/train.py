@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lossgeo import probe, runs, store
+from lossgeo import buffers, probe, runs, store
 from lossgeo.hessian import gradient
 from lossgeo.numerics import (
     choose_device,
@@ -18,6 +18,7 @@ from lossgeo.numerics import (
     make_deterministic,
     torch_generator,
 )
+from lossgeo.objective import at
 from lossgeo.parameters import flatten, layout_of
 from lossgeo.training import UNKNOWN, train
 
@@ -34,7 +35,9 @@ def main(snakemake) -> None:
         objective = probe.load_objective(files, config, **config["objective"], seed=seed)
         matched = (objective, config["matched_loss"])
     evaluation = probe.load_evaluation(files, config, seed)
-    slope = gradient(evaluation[0], flatten(model)).norm().item()
+    running = evaluation[0].running
+    start = at(evaluation[0], buffers.read(model, running))
+    slope = gradient(start, flatten(model)).norm().item()
     torch.manual_seed(derive_seed("dropout", seed))
     run = train(
         model,
@@ -72,7 +75,8 @@ def main(snakemake) -> None:
             device=device.type,
             kernels=kernels(device),
             **identity,
-            **runs.describe(run, layout),
+            **runs.describe(run, layout, running),
+            **probe.mode_of(config),
             initial_gradient_norm=slope,
         ),
     )

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from lossgeo import directions, multilevel, probe, store, surface, trajectory
+from lossgeo.buffers import along
 from lossgeo.geometry import quadratic_r2
 from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
-from lossgeo.objective import Objective, evaluate_many
+from lossgeo.objective import Objective, at, evaluate_many, with_running
 from lossgeo.store import Group, Variable
 
 
@@ -22,7 +23,9 @@ def main(snakemake) -> None:
     config = probe.config_of(snakemake)
     settings, components = config["trajectory"], config["trajectory"]["components"]
     identity = probe.run_identity(snakemake.input.snapshots)
-    run = store.read(snakemake.input.snapshots, names=("theta", "step", "epoch")).variables
+    kept = ("buffers",) if "buffer_names" in store.attributes(snakemake.input.snapshots) else ()
+    names = ("theta", "step", "epoch", *kept)
+    run = store.read(snakemake.input.snapshots, names=names).variables
     finite = np.isfinite(run["theta"].values).all(axis=1)
     snapshots = run["theta"].values[finite]
     status = "ok" if finite.all() else "diverged"
@@ -43,7 +46,11 @@ def main(snakemake) -> None:
             settings["null_draws"],
             generator=numpy_generator("null", identity["seed"]),
         )
-        true = evaluate_many(objective, map(torch.from_numpy, snapshots))
+        thetas = list(map(torch.from_numpy, snapshots))
+        own = [torch.from_numpy(run[name].values[finite]) for name in kept]
+        statistics = list(own[0]) if own else [None] * len(thetas)
+        true = evaluate_many(with_running(objective), along(objective.running, thetas, statistics))
+        last = at(objective, statistics[-1])
         groups["pca"] = Group(
             {
                 "component": Variable(
@@ -80,8 +87,8 @@ def main(snakemake) -> None:
             trajectory.plane_grid(pca.coordinates[:, axis], **settings["plane"]) for axis in (0, 1)
         )
         measured, levels = multilevel.plane(
-            objective,
-            torch.from_numpy(snapshots[-1]),
+            last,
+            thetas[-1],
             *axes,
             alphas,
             betas,
@@ -119,8 +126,8 @@ def main(snakemake) -> None:
             },
         )
         groups["parabola"] = parabola(
-            objective,
-            torch.from_numpy(snapshots[-1]),
+            last,
+            thetas[-1],
             axes[0],
             settings["parabola"],
             identity["seed"],

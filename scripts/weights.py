@@ -11,6 +11,7 @@ import sys
 import pandas as pd
 
 from lossgeo import checkpoints, probe, runs, store
+from lossgeo.buffers import running_statistics
 from lossgeo.data import sha256
 from lossgeo.numerics import choose_device, derive_seed, kernels, make_deterministic
 from lossgeo.parameters import layout_of
@@ -28,8 +29,11 @@ def main(snakemake) -> None:
             )
     model = probe.load_model(files, config, seed=derive_seed("initialisation", seed))
     layout = layout_of(model)
-    points = [checkpoints.load(path, model) for path in weights]
-    run = checkpoints.as_run(points, *probe.load_evaluation(files, config, seed))
+    evaluation = probe.load_evaluation(files, config, seed)
+    inputs, mode = evaluation[0].blocks[0][0][:2], config["model"].get("statistics")
+    running = running_statistics(model, inputs, mode)
+    points = [checkpoints.load(path, model, running) for path in weights]
+    run = checkpoints.as_run(points, *evaluation)
     for number, (point, path) in enumerate(zip(points, weights, strict=True)):
         loss, accuracy = (run.history[name][number] for name in ("train_loss", "test_accuracy"))
         job.tell(
@@ -55,7 +59,8 @@ def main(snakemake) -> None:
             device=device.type,
             kernels=kernels(device),
             **identity,
-            **runs.describe(run, layout),
+            **runs.describe(run, layout, evaluation[0].running),
+            **probe.mode_of(config),
             weights_dtypes=json.dumps([point.dtype for point in points]),
         ),
     )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo.objective import NONE, Objective, evaluate
+from lossgeo.objective import NONE, Objective, at, evaluate
 from lossgeo.parameters import Layout, join, layout_of
 from lossgeo.training import HISTORY, UNKNOWN, Run, as_stored
 
@@ -94,7 +94,8 @@ def as_run(points: Sequence[Checkpoint], train: Objective, test: Objective) -> R
     measured = [
         (UNKNOWN, number, *(x for now in (a, b) for x in (now.loss, now.accuracy)), np.nan)
         for number, (a, b) in enumerate(
-            (evaluate(train, point.theta), evaluate(test, point.theta)) for point in points
+            [evaluate(at(objective, point.statistics), point.theta) for objective in (train, test)]
+            for point in points
         )
     ]
     columns = zip(HISTORY, zip(*measured, strict=True), strict=True)
@@ -108,6 +109,7 @@ def as_run(points: Sequence[Checkpoint], train: Objective, test: Objective) -> R
         matched=None,
         states={},
         state_epochs=np.array([], dtype=np.int64),
+        buffers=np.stack([point.statistics for point in points]) if train.running.names else None,
     )
 
 

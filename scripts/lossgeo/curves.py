@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
+from lossgeo import buffers
 from lossgeo.losses import CROSS_ENTROPY, Loss
 from lossgeo.optimizers import make_optimizer
-from lossgeo.parameters import flatten, put, string_together
+from lossgeo.parameters import Layout, flatten, put, string_together
 from lossgeo.training import make_backward
 
 
@@ -151,3 +153,18 @@ def train_midpoint(
     )
     theta.copy_(found.theta)
     return Midpoint(flatten(model).cpu(), found.loss)
+
+
+def statistics_at(
+    model: nn.Module, inputs: Tensor, theta: Tensor, running: Layout, batch_size: int
+) -> Tensor:
+    """The running statistics (B,) of theta (P,), which a curve's training left no right ones of.
+
+    Batch normalisation gets the means over all batches of inputs (n, ...) of what these have there
+    (Izmailov et al. 2018; `torch.optim.swa_utils.update_bn`). The model's own are overwritten; its
+    dropout, if any, draws from the caller's random state.
+    """
+    put(model, theta)
+    device = next(model.parameters()).device
+    update_bn((batch.to(device) for batch in inputs.split(batch_size)), model)
+    return buffers.read(model, running).cpu()

@@ -93,9 +93,8 @@ def build(
     of two samples, or on zeros where there is none.
 
     Raises ModelError where a factory cannot be imported or called, or where what it returns cannot
-    be probed: no parameters, parameters that are not floating point, buffers (running statistics
-    are state that theta does not hold), or outputs that are not (n, outputs), or of tokens
-    (n, length, outputs).
+    be probed: no parameters, parameters that are not floating point, or outputs that are not
+    (n, outputs), or of tokens (n, length, outputs).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -166,12 +165,6 @@ def _check(model: nn.Module, reference: str, outputs: int, inputs: Tensor, targe
     parameters = list(model.parameters())
     if not parameters or not all(p.is_floating_point() for p in parameters):
         raise ModelError(f"{reference}: the model needs parameters, all of them floating point")
-    buffers = [name for name, _ in model.named_buffers()]
-    if buffers:
-        raise ModelError(
-            f"{reference}: the model has buffers ({', '.join(buffers[:3])}), which are state "
-            "outside theta; replace batch normalisation by group or layer normalisation"
-        )
     of_tokens = not targets.is_floating_point() and targets.ndim > 1
     expected = (*targets.shape, outputs) if of_tokens else (len(targets), outputs)
     found = f"{len(inputs)} inputs of {tuple(inputs.shape[1:])}"

@@ -23,7 +23,7 @@ from lossgeo.buffers import copy_with, has_batch_normalisation, running_statisti
 from lossgeo.losses import CROSS_ENTROPY, Loss, PerSample, make_loss, total
 from lossgeo.models import block_size, in_memory_format, memory_format
 from lossgeo.parameters import NONE, Layout, layout_of, unflatten
-from lossgeo.recalibration import calibrated_once, recalibrate
+from lossgeo.recalibration import calibrated_once, calibration_size, recalibrate
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,6 @@ def make_objective(
         calibration = _as_inputs(template, inputs if calibration is None else calibration)
         recalibrate(template, calibration)
         objective = replace(objective, statistics=statistics)
-        block = block or max(block_size(model), len(calibration))  # which each block goes with
     return with_samples(objective, inputs, targets, block=block)
 
 
@@ -152,7 +151,7 @@ def with_samples(
     objective: Objective, inputs: Tensor, targets: Tensor, *, block: int | None = None
 ) -> Objective:
     """The same objective on other samples, inputs (N, ...) and targets (N,)."""
-    block = block or block_size(objective.model)
+    block = block or max(block_size(objective.model), calibration_size(objective.model))
     blocks = tuple(
         (_as_inputs(objective.model, x), _placed(objective.model, y))
         for x, y in zip(inputs.split(block), targets.split(block), strict=True)

@@ -83,6 +83,7 @@ MULTIPLYING = {
     "Mm": (0, 1),
     "Mul": (0, 1),
     "Mv": (0, 1),
+    "NativeBatchNorm": (0, 1),  # by running statistics: those of a batch are no constants
     "PreluKernel": (0, 1),
 }
 
@@ -91,11 +92,11 @@ def is_piecewise_affine(objective: Objective, theta: Tensor) -> bool:
     """Whether the logits are piecewise affine in each parameter alone, so that tr H = tr G.
 
     Then the logits' second derivatives have a zero diagonal almost everywhere, and H and G the same
-    one. So it is for linear and convolution layers, ReLU and its kin, max- and average-pooling and
-    sums of branches; not for tied weights, normalisation, attention or smooth activations. It is
-    read off the operations that autograd records for two samples: additions and selections keep
-    the property, products do where their factors depend on different parameters, and whatever is
-    not known does not.
+    one. So it is for linear and convolution layers, ReLU and its kin, max- and average-pooling,
+    sums of branches, and batch normalisation by running statistics that are constants; not for tied
+    weights, other normalisation, attention or smooth activations. It is read off the operations
+    that autograd records for two samples: additions and selections keep the property, products do
+    where their factors depend on different parameters, and whatever is not known does not.
     """
     leaves = leaves_of(objective, theta)
     inputs = objective.blocks[0][0][:2]
@@ -132,7 +133,7 @@ def _joint_dependencies(node, sources: list[frozenset | None]) -> frozenset | No
     kind = name.removesuffix("0").removesuffix("1").removesuffix("Backward")
     if not together or kind in SELECTING:
         return together
-    if kind not in MULTIPLYING:
+    if kind not in MULTIPLYING or getattr(node, "_saved_training", False):
         return None
     first, second = (
         sources[position] if position < len(sources) else None for position in MULTIPLYING[kind]

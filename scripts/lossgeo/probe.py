@@ -16,9 +16,11 @@ from lossgeo.data import sha256, subset
 from lossgeo.losses import Loss, make_loss
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, kernels, numpy_generator
-from lossgeo.objective import Objective, make_objective
+from lossgeo.objective import Objective, at, make_objective
 from lossgeo.store import Group
 from lossgeo.training import find_point
+
+CALIBRATION_SAMPLES = 256  # of a model whose statistics are recalibrated, unless it says others
 
 IDENTITY = ("model", "parameters", "optimizer", "seed")
 
@@ -107,13 +109,36 @@ def load_objective(
     `config` says which `model`, on which `data` from `files`, on which `device`, and how much
     `memory` (GB) there is for its graphs.
     """
-    return make_objective(
+    loaded = load_split(files, config["data"], split, samples, seed=seed, purpose=purpose)
+    return objective_of(files, config, *loaded, seed=seed)
+
+
+def objective_of(
+    files: Sequence[Path | str], config: Mapping, inputs: Tensor, targets: Tensor, *, seed: int
+) -> Objective:
+    """The objective of a model on samples that are loaded already: see `load_objective`.
+
+    Running statistics are recalibrated on the `calibration_samples` of the training split that
+    belong to the seed. Where they are frozen they are NaN, until they are those of a point
+    (`objective.at`).
+    """
+    mode, calibration = config["model"].get("statistics"), None
+    if mode == "recalibrated":
+        count = config["model"].get("calibration_samples", CALIBRATION_SAMPLES)
+        calibration, _ = load_split(
+            files, config["data"], "train", count, seed=seed, purpose="calibration"
+        )
+    objective = make_objective(
         load_model(files, config),
-        *load_split(files, config["data"], split, samples, seed=seed, purpose=purpose),
+        inputs,
+        targets,
         device=choose_device(config["device"]),
         memory=config.get("memory", math.inf) * 1e9,
         loss=loss_of(config),
+        statistics=mode,
+        calibration=calibration,
     )
+    return at(objective, torch.full((objective.running.size,), torch.nan))
 
 
 def loss_of(config: Mapping) -> Loss:
@@ -139,6 +164,12 @@ def describe(objective: Objective, split: str) -> dict:
     return {"samples": objective.samples, "split": split, "device": objective.device.type}
 
 
+def mode_of(config: Mapping) -> dict[str, str]:
+    """Which running statistics a job's model is measured with, if it has any: `statistics`."""
+    mode = config.get("model", {}).get("statistics")
+    return {"statistics": mode} if mode else {}
+
+
 def write(
     snakemake,
     groups: Mapping[str, Group],
@@ -162,6 +193,7 @@ def write(
         inputs,
         packages,
         kernels="; ".join(sorted(used)),
+        **mode_of(snakemake.params.config),
         **identity,
     )
     loss = loss_of(snakemake.params.config)

@@ -17,6 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lossgeo.models import ModelError
 
+KNOWN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 class Recalibrated(_BatchNorm):
     """What a layer of batch normalisation becomes."""
@@ -83,11 +85,22 @@ def recalibrate(model: nn.Module, inputs: Tensor) -> None:
             "at least 2 calibration samples"
         )
     layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
+    if others := [type(layer).__name__ for layer in layers if type(layer) not in KNOWN]:
+        raise ModelError(
+            f"a layer is a {others[0]}, whose statistics cannot be recalibrated; expected one of "
+            f"{', '.join(kind.__name__ for kind in KNOWN)}, or statistics: frozen"
+        )
     for layer in layers:
         layer.__class__ = Recalibrated
     model.calibration = Calibration(layers, inputs)
     model.register_forward_pre_hook(model.calibration.before)
     model.register_forward_hook(model.calibration.after)
+
+
+def calibration_size(model: nn.Module) -> int:
+    """How many samples go through the model before each forward pass; 0 where it has no mode."""
+    calibration = getattr(model, "calibration", None)
+    return len(calibration.inputs) if isinstance(calibration, Calibration) else 0
 
 
 @contextmanager

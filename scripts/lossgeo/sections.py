@@ -29,7 +29,11 @@ def of_model(config: Mapping, model: str, **entries: Any) -> Section:
     """
     spec = config["models"][model]
     kernels = {"portable": True} if config.get("portable") else {}
-    parts = ("factory", "arguments") if "factory" in spec else ("family", "width", "activation")
+    parts = (
+        ("factory", "arguments", "statistics", "calibration_samples")
+        if "factory" in spec
+        else ("family", "width", "activation")
+    )
     return plain(
         model={key: value for key, value in spec.items() if key in parts},
         data=study.get_data_spec(config),

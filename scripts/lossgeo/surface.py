@@ -1,5 +1,7 @@
 """Lines and planes of an objective."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -74,3 +76,16 @@ def plane_through(
         raise ValueError("the three points lie on one line: they span no plane")
     axes = first.to(theta_1), (across / height).to(theta_1)
     return axes, np.array([[0.0, 0.0], [length, 0.0], [offset, height]])
+
+
+def carried_along(corners: np.ndarray, values: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """What is affine on the plane through three points and has these values (B,) at them.
+
+    `corners` (3, 2) are the points on the axes, as `plane_through` gives them. Returns the value at
+    the origin and how much it grows along each axis, per unit.
+    """
+    (length, _), (offset, height) = corners[1:].tolist()
+    first, second, third = (value.double() for value in values)
+    along = (second - first) / length
+    across = (third - first - offset * along) / height
+    return tuple(part.to(values[0]) for part in (first, along, across))

@@ -51,7 +51,8 @@ def history(paths: Paths) -> pd.DataFrame:
 def runs(paths: Paths, matched_loss: float, target_accuracy: float) -> pd.DataFrame:
     """One row per run: where it ended, when it reached a loss and an accuracy, its matched point.
 
-    `paths` are the history.csv of all runs and then the snapshots.h5 of all, in one order.
+    `paths` are the history.csv of all runs and then the snapshots.h5 of all, in one order. Which
+    running statistics are meant is a column where some run has any.
     """
     rows = []
     half = len(paths) // 2
@@ -64,8 +65,11 @@ def runs(paths: Paths, matched_loss: float, target_accuracy: float) -> pd.DataFr
             | {"steps_to_test_accuracy": steps_until(one, target_accuracy - one["test_accuracy"])}
             | {"initial_gradient_norm": attributes.get("initial_gradient_norm", np.nan)}
             | _matched(snapshots)
+            | {"statistics": attributes.get("statistics", np.nan)}
         )
     table = pd.DataFrame(rows)
+    if table["statistics"].isna().all():
+        del table["statistics"]
     return table.assign(step=table["step"].astype("Int64"))
 
 

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from lossgeo import checkpoints, own_data, study
 from lossgeo.arrays import as_tensors
 from lossgeo.attention import step_by_step
+from lossgeo.buffers import running_statistics
 from lossgeo.checkpoints import CheckpointError
 from lossgeo.data import DataError
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
-from lossgeo.parameters import trained
+from lossgeo.objective import make_objective, sample_logits, with_samples
+from lossgeo.parameters import flatten, trained
 from lossgeo.trial_training import try_training
 
 
@@ -37,13 +39,12 @@ def try_model(
 
     Its initial parameters are float32 and finite, the same for the same seed; those that are not
     frozen are others for another seed (unless weights are given), those that are frozen the same;
-    its loss on two samples has finite gradients and products with its Hessian; and its factory
-    leaves the working directory, the default dtype and the recording of gradients alone.
+    its loss on two samples has finite gradients and products with its Hessian; its outputs are a
+    function of theta and a sample (`_check_state`); and its factory leaves the working directory,
+    the default dtype and the recording of gradients alone.
     """
     factory, folder = spec["factory"], os.getcwd()
-    if example is None:
-        inputs = torch.randn(2, *input_shape, generator=torch_generator("trial"))
-        example = inputs, torch.tensor([0, outputs - 1])
+    example = example or _drawn(input_shape, outputs)
     make = partial(build, spec, input_shape, outputs, example=example)
     try:
         try:
@@ -69,11 +70,18 @@ def try_model(
                 f"({', '.join(frozen[:3])}), expected the same: draw them from a generator of your "
                 "own, torch.Generator().manual_seed(...)"
             )
+        _check_state(spec, model, again, other, example[0])
         _check_gradients(factory, model, *example)
     finally:
         os.chdir(folder)
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
+
+
+def _drawn(input_shape: tuple[int, ...], outputs: int) -> tuple[Tensor, Tensor]:
+    """Inputs and classes of two samples that nobody has."""
+    inputs = torch.randn(2, *input_shape, generator=torch_generator("trial"))
+    return inputs, torch.tensor([0, outputs - 1])
 
 
 def _check_shared(factory: str, folder: str) -> None:
@@ -110,6 +118,62 @@ def _equal(a: nn.Module, b: nn.Module, names: list[str] | None = None) -> bool:
     of_a, of_b = dict(a.named_parameters()), dict(b.named_parameters())
     names = list(of_a) if names is None else names
     return of_a.keys() == of_b.keys() and all(torch.equal(of_a[n], of_b[n]) for n in names)
+
+
+def _check_state(
+    spec: Mapping,
+    model: nn.Module,
+    again: nn.Module,
+    other: nn.Module,
+    inputs: Tensor,
+) -> None:
+    """What a model has beside theta is the same wherever it is built, or has a mode.
+
+    Its outputs are a function of theta and the sample alone: not of random draws, nor of the other
+    samples. `again` was built with the same seed, `other` with another one.
+    """
+    factory, mode = spec["factory"], spec.get("statistics")
+    try:
+        running = running_statistics(model, inputs, mode)
+        targets = torch.zeros(len(inputs), dtype=torch.int64)
+        objective = make_objective(model, inputs, targets, statistics=mode, calibration=inputs)
+    except ModelError as error:
+        raise ModelError(f"{factory}: {error}") from error
+    if mode and objective.statistics is None:
+        raise ModelError(
+            f"{factory}: found statistics: {mode}, but the model has no running statistics; leave "
+            "the key out"
+        )
+    for built, whose in ((again, "calls with the same seed"), (other, "seeds")):
+        of_built = dict(built.named_buffers())
+        for name, buffer in model.named_buffers():
+            same = name in of_built and torch.equal(buffer, of_built[name])
+            if not same and (built is again or name not in running.names):
+                raise ModelError(
+                    f"{factory}: two {whose} gave other values of the buffer {name}, expected the "
+                    "same: it is no part of theta, so draw it from a generator of your own, "
+                    "torch.Generator().manual_seed(...)"
+                )
+    theta = flatten(model)
+    outputs = sample_logits(objective, theta)
+    if not outputs.isfinite().all():
+        return  # which the gradients show
+    if not torch.equal(outputs, sample_logits(objective, theta)):
+        raise ModelError(
+            f"{factory}: two passes in evaluation mode gave different outputs, expected the same; "
+            "switch random draws off there (nn.Dropout does, functional dropout with "
+            "training=self.training)"
+        )
+    alone = [
+        sample_logits(with_samples(objective, x, y), theta)
+        for x, y in zip(inputs.split(1), targets.split(1), strict=True)
+    ]
+    scale = outputs.abs().max()
+    if not (torch.cat(alone, -1) - outputs).abs().max() <= 1e-3 * scale:
+        raise ModelError(
+            f"{factory}: a sample gave other outputs alone than beside another one, expected the "
+            "same; the loss is a mean over samples, each of which is by itself"
+        )
 
 
 def _check_gradients(factory: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
@@ -204,8 +268,10 @@ def _check_weights(
     example: tuple[Tensor, Tensor] | None,
 ) -> None:
     model = build(spec, input_shape, outputs, example=example)
+    inputs, _ = example or _drawn(input_shape, outputs)
+    running = running_statistics(model, inputs, spec.get("statistics"))
     for file in chain.from_iterable(study.runs_of(spec["weights"])):
-        checkpoints.load(file, model)
+        checkpoints.load(file, model, running)
 
 
 def main() -> None:

@@ -177,6 +177,7 @@ def snapshots(path: Path, model: str, optimizer: str, seed: int) -> None:
         "diverged": np.isnan(vectors["theta"]).any(),
         "preconditioned": wild,
         "initial_gradient_norm": 1.0,
+        **({"statistics": "frozen"} if wild else {}),
     }
     store.write(
         path, groups, store.provenance({}, {}, {}, kernels="x86_64", **identity, **attributes)

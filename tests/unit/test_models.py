@@ -218,17 +218,6 @@ def test_a_network_without_parameters_is_refused(factory):
     refused(factory(source), "needs parameters")
 
 
-def test_running_statistics_are_refused_by_name_with_a_remedy(factory):
-    """Batch normalisation keeps state that theta does not hold."""
-    source = """
-        from torch import nn
-
-        def make(input_shape, classes):
-            return nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, classes))
-    """
-    refused(factory(source), "0.running_mean", "layer normalisation")
-
-
 def test_outputs_of_another_shape_are_refused_with_both_shapes(factory):
     source = """
         from torch import nn

@@ -20,6 +20,7 @@ from lossgeo.objective import (
     with_running,
 )
 from lossgeo.parameters import flatten, put, unflatten
+from lossgeo.piecewise_affine import is_piecewise_affine
 from lossgeo.sharpness import average_rises, worst_case
 from lossgeo.surface import second_difference
 from lossgeo.trace import of_samples
@@ -191,6 +192,26 @@ def test_the_gauss_newton_matrix_is_that_of_the_dense_jacobian(setting, statisti
     product = gauss_newton.gauss_newton_operator(objective, theta) @ d
     exact = torch.einsum("nkp,nkl,nlq,q->p", jacobian, bent, jacobian, d) / SAMPLES
     torch.testing.assert_close(product, exact, rtol=1e-9, atol=1e-12)
+
+
+@both
+def test_traces_are_exact_where_frozen_statistics_leave_logits_piecewise_affine(statistics):
+    """Not where they are computed from theta, nor where torch normalises by the batch itself."""
+    torch.manual_seed(2)
+    layers = nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, CLASSES)
+    model = nn.Sequential(*layers).double()
+    inputs, targets = torch.randn(SAMPLES, 1, 4, 4).double(), torch.arange(SAMPLES) % CLASSES
+    model.train()(inputs)
+    objective = make_objective(model, inputs, targets, dtype=torch.float64, statistics=statistics)
+    theta = flatten(model)
+    rows = torch.eye(len(theta), dtype=torch.float64)
+    operator = hessian_operator(objective, theta)
+    trace = sum(float((operator @ row) @ row) for row in rows)
+    of_gauss_newton = float(of_samples(gauss_newton.sample_traces(objective, theta)).mean())
+    equal = trace == pytest.approx(of_gauss_newton, rel=1e-10)
+    assert is_piecewise_affine(objective, theta) == equal == (statistics == "frozen")
+    objective.model.train()
+    assert not is_piecewise_affine(objective, theta)
 
 
 @both

@@ -20,8 +20,48 @@ def no_module_returned(input_shape, classes, width):
     return "a model"
 
 
-def buffers(input_shape, classes, width):
-    return nn.Sequential(nn.BatchNorm2d(1), *two_layers(input_shape, classes, width))
+def batch_norm(input_shape, classes, width, tracked=True):
+    norm = nn.BatchNorm2d(1, track_running_stats=tracked)
+    return nn.Sequential(norm, *two_layers(input_shape, classes, width))
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """A layer of batch normalisation that may do anything."""
+
+
+def own_norm(input_shape, classes, width):
+    return nn.Sequential(OwnNorm(1), *two_layers(input_shape, classes, width))
+
+
+def drawn_buffer(input_shape, classes, width):
+    model = two_layers(input_shape, classes, width)
+    model.register_buffer("features", torch.randn(3))
+    return model
+
+
+def draws_in_evaluation(input_shape, classes, width):
+    return Changed(two_layers(input_shape, classes, width), nn.functional.dropout)
+
+
+def mixes_samples(input_shape, classes, width):
+    return Changed(two_layers(input_shape, classes, width), lambda x: x - x.mean(0))
+
+
+class Counting(nn.Module):
+    """A counter of calls in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1
+        return x
+
+
+def counts_calls(input_shape, classes, width):
+    return nn.Sequential(Counting(), *two_layers(input_shape, classes, width))
 
 
 def exits(input_shape, classes, width):
