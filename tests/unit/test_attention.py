@@ -109,17 +109,12 @@ def test_the_gauss_newton_trace_is_that_of_the_dense_matrix(setting):
     torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-11)
 
 
+def make(input_shape, classes, kind):
+    return {"Encoder": Encoder, "Fused": Fused}[kind]()
+
+
 @pytest.mark.parametrize("kind", ["Encoder", "Fused"])
-def test_models_with_attention_pass_the_trial(kind, tmp_path, monkeypatch):
+def test_models_with_attention_pass_the_trial(kind):
     """Which takes gradients of gradients of their loss, before any job starts."""
-    monkeypatch.setitem(try_model.__globals__, "build", _build(kind))
-    try_model({"factory": f"own:{kind}"}, (1, TOKENS, FEATURES), CLASSES)
-
-
-def _build(kind):
-    def build(spec, input_shape, outputs, *, seed=0, example=None):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return {"Encoder": Encoder, "Fused": Fused}[kind]()
-
-    return build
+    spec = {"factory": f"{__name__}:make", "arguments": {"kind": kind}}
+    try_model(spec, (1, TOKENS, FEATURES), CLASSES)
