@@ -26,6 +26,7 @@ from lossgeo.arrays import ARRAYS
 from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx
 
 MOST = 10**9  # of what is counted
+CLASSES = "cross-entropy"  # the loss of classes alone
 LARGEST = 2**63 - 1  # of a seed, or of a number that a user's model gets
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # files of them, by their ends
 REFUSED = {"capturable", "differentiable", "foreach", "fused", "maximize"}  # of an optimizer
@@ -193,12 +194,15 @@ def check_models(
     steps |= {f"models.{name}": spec for name, spec in models.items()}
     trainings = _trainings(config)
     steps |= trainings
+    loss = {} if study.has_plain_loss(config) else {"loss": study.get_loss(config)}
+    steps |= loss
     shape, example = ((), 0), None
-    if models or trainings:
+    if models or trainings or loss:
         shape, example = _data_shape(config)
     named = [
         *(name for name, spec in models.items() if "factory" in spec),
         *(key for key in trainings if study.get_functions(trainings[key]["optimizer"])),
+        *(key for key in loss if "factory" in loss[key]),
     ]
 
     def work() -> bool:
@@ -209,14 +213,14 @@ def check_models(
 
     if has_device or not all(code.get(name) for name in named):
         work()
-    elif models or trainings:
+    elif models or trainings or loss:
         own = digest.code_digests(Path(__file__).with_name("trial.py"), Path(__file__).parents[1])
         packages = sorted(f"{found.name} {found.version}" for found in distributions())
         weights = [
             study.get_weight_digests(config, run.model, run.seed)
             for run in study.get_runs(config, "weights")
         ]
-        code = {name: code.get(name) for name in (*models, *trainings)}
+        code = {name: code.get(name) for name in (*models, *trainings, *loss)}
         seen = [memory.key_of(np.ascontiguousarray(a).tobytes()) for a in example or ()]
         known = [steps, shape, seen, code, weights, own, packages, sys.version]
         memory.recall(memory.key_of(json.dumps(known)), work)
@@ -933,10 +937,10 @@ def _check_normalisation(config: Mapping, inputs: np.ndarray) -> None:
 
 def _check_targets(config: Mapping, targets: np.ndarray) -> None:
     """Cross-entropy is of classes."""
-    if arrays.kind_of(targets) == "numbers":
+    if arrays.kind_of(targets) == "numbers" and study.get_loss(config).get("name") == CLASSES:
         raise ConfigError(
             f"config key data: the targets are {targets.dtype}, expected integers: the loss is the "
-            "cross-entropy of classes"
+            "cross-entropy of classes; set loss: mse, binary-cross-entropy or one of your own"
         )
 
 

@@ -22,6 +22,7 @@ from lossgeo.attention import step_by_step
 from lossgeo.buffers import running_statistics
 from lossgeo.checkpoints import CheckpointError
 from lossgeo.data import DataError
+from lossgeo.losses import check_loss, make_loss
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import make_objective, sample_logits, with_samples
@@ -227,7 +228,7 @@ def _answer(
     example: tuple[Tensor, Tensor] | None,
 ) -> str | None:
     """The key and what is wrong with it, or None."""
-    kinds = {"optimizers": "training", "data": "the function"}
+    kinds = {"optimizers": "training", "data": "the function", "loss": "the loss"}
     what = kinds.get(key.partition(".")[0], "the model")
     try:
         if key == "device":
@@ -235,6 +236,9 @@ def _answer(
             return None
         if key == "data.factory":
             own_data.bring(step["factory"], step["arguments"], step["folder"])
+            return None
+        if key == "loss":
+            _check_loss(step, outputs, example)
             return None
         if key.startswith("optimizers."):
             try_training(step, input_shape, outputs, example)
@@ -259,6 +263,15 @@ def _answer(
     except Exception as error:
         return f"{key}: {step.get('factory')}: {what} failed when it was tried: {error!r}"
     return None
+
+
+def _check_loss(spec: Mapping, outputs: int, example: tuple[Tensor, Tensor] | None) -> None:
+    """The loss of drawn outputs, of the kind that models have, and the data's targets."""
+    targets = torch.arange(2) % outputs if example is None else example[1]
+    of_tokens = not targets.is_floating_point() and targets.ndim > 1
+    shape = (*targets.shape, outputs) if of_tokens else (len(targets), outputs)
+    drawn = torch.randn(shape, generator=torch_generator("trial"))
+    check_loss(make_loss(spec), drawn, targets)
 
 
 def _check_weights(

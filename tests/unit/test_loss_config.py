@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lossgeo import sections, study
+from lossgeo import checks, sections, study
 from lossgeo.store import Group, Variable, of_loss
 
 MSE = {"factory": "my:loss", "arguments": {"power": 2}}
@@ -56,3 +56,17 @@ def test_files_are_in_the_units_of_the_loss():
     assert found.variables["loss"].description == "mean mse of the samples"
     assert of_loss(groups, "mse", "1")["final"].variables["squares"].units == "1"
     assert of_loss(groups, "cross-entropy", "nats") == groups
+
+
+def test_a_loss_is_tried_on_the_data_before_any_job():
+    classes = np.zeros((2, 1, 3, 3), np.uint8), np.array([0, 2], np.uint8)
+    torch_s = {"factory": "torch.nn.functional:cross_entropy"}
+    each = torch_s | {"arguments": {"reduction": "none"}}
+    for loss, words in (
+        ({"name": "mse"}, None),
+        (each, None),
+        (torch_s, "loss: the loss cross_entropy of 2 samples is (), expected one value for each"),
+        ({"factory": "torch.nn:nothing"}, "loss: the factory torch.nn:nothing cannot be imported"),
+    ):
+        (found,) = checks.try_out({"loss": loss}, (1, 3, 3), 3, example=classes)
+        assert found is words is None or found.startswith(words)

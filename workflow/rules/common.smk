@@ -75,6 +75,7 @@ def prepare_config(config):
             code = {name: get_factory_code(made, name) for name in made["models"]}
             for name, spec in made["optimizers"].items():
                 code[f"optimizers.{name}"] = get_training_code(spec)
+            code["loss"] = get_function_code(study.get_loss(made).get("factory"))
             checks.check_models(made, code)
         elif "factory" in made["data"] and not checks.has_data(made):
             stop(
@@ -110,8 +111,8 @@ def get_code(script, model=None, module=None, optimizer=None):
     """Digests of a script and of all of the project's modules that it reaches.
 
     So are those of a `module` that it imports by name, with the name of a `model` that has a
-    factory those of the factory's modules, and with that of an `optimizer` those of the functions
-    of the user's that it names.
+    factory those of the factory's modules, with any model those of a loss of the user's, and with
+    that of an `optimizer` those of the functions of the user's that it names.
     """
     scripts = ROOT / "scripts"
     code = digest.code_digests(scripts / script, scripts)
@@ -124,6 +125,15 @@ def get_code(script, model=None, module=None, optimizer=None):
             stop(
                 f"models.{model}.factory: found no source of {factory!r}, expected a module in a "
                 ".py file: a change of any other would go unseen"
+            )
+        code |= found
+    loss = study.get_loss(config).get("factory")
+    if model and loss:
+        found = get_function_code(loss)
+        if not found:
+            stop(
+                f"loss.factory: found no source of {loss!r}, expected a module in a .py file: a "
+                "change of any other would go unseen"
             )
         code |= found
     if optimizer:
