@@ -8,6 +8,7 @@ generators from one seed, and a result that prints itself.
 from __future__ import annotations
 
 import copy
+import fnmatch
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,14 +19,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lossgeo import buffers, multilevel, paths, permutations, sharpness, spectrum, trace, views
+from lossgeo import (
+    buffers,
+    losses,
+    multilevel,
+    paths,
+    permutations,
+    sharpness,
+    spectrum,
+    trace,
+    views,
+)
 from lossgeo.directions import cosine, random_direction
 from lossgeo.hessian import hessian_operator, sample_forms
 from lossgeo.models import ModelError
 from lossgeo.multilevel import ESTIMATORS
 from lossgeo.numerics import derive_seed, numpy_generator, torch_generator
-from lossgeo.objective import evaluate, make_objective, mean_and_error, with_running
-from lossgeo.parameters import flatten, layout_of
+from lossgeo.objective import copy_of, evaluate, make_objective, mean_and_error, with_running
+from lossgeo.parameters import flatten, join
 from lossgeo.results import Barrier, Line, Loss, Plane, Sharpness, Spectrum, Trace
 from lossgeo.surface import centred_grid
 
@@ -44,15 +55,19 @@ class Objective:
         net = lossgeo.Objective(model, inputs, targets)
 
     L(theta) is the mean over the N samples of the loss of each; theta (P,) are the model's
-    parameters with requires_grad, all others are constants. The model is copied, in evaluation
-    mode, and never changed; neither are torch's settings nor any global random state. The same
-    `seed` gives the same numbers on one kind of machine.
+    parameters. The model is copied, in evaluation mode, and never changed; neither are torch's
+    settings nor any global random state. The same `seed` gives the same numbers on one kind of
+    machine.
 
-    model: any `torch.nn.Module` that returns logits (n, classes).
-    inputs, targets: tensors or NumPy arrays, (N, ...) and (N,); or, without `targets`, a
+    model: any `torch.nn.Module` that takes inputs (n, ...) and returns outputs (n, ...).
+    inputs, targets: tensors or NumPy arrays, (N, ...) each; or, without `targets`, a
         `DataLoader`, a `Dataset` or any other iterable of batches (inputs, targets), which is gone
         through once and kept in memory.
-    loss: "cross-entropy", in nats.
+    loss: "cross-entropy" or "binary-cross-entropy", in nats, or "mse"; a loss of `torch.nn`; or any
+        function (outputs, targets) -> (n,), the loss of each sample. `losses.make_loss` has their
+        formulas, and more ways to name one.
+    parameters: names that theta is made of, `*` standing for anything ("blocks.0.*"); all with
+        requires_grad unless given. The others are constants.
     statistics: of batch normalisation. "frozen": the model's own, constants of L, and interpolated
         on a path between two networks; "recalibrated": computed at each theta on the inputs.
     seed: of every random direction and probe.
@@ -71,7 +86,8 @@ class Objective:
         inputs: Any,
         targets: Any = None,
         *,
-        loss: str = "cross-entropy",
+        loss: str | Mapping[str, Any] | losses.PerSample | losses.Loss = "cross-entropy",
+        parameters: str | Sequence[str] | None = None,
         statistics: Statistics = "frozen",
         seed: int = 0,
         samples: int | None = None,
@@ -82,8 +98,6 @@ class Objective:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise ValueError(f"model is a {type(model).__name__}, expected a torch.nn.Module")
-        if loss != "cross-entropy":
-            raise ValueError(f"loss is {loss!r}, expected 'cross-entropy'")
         first = next(model.parameters(), None)
         if first is None:
             raise ValueError("the model has no parameters: there is nothing to measure")
@@ -91,10 +105,21 @@ class Objective:
         dtype = torch.promote_types(first.dtype, torch.float32) if dtype is None else dtype
         with _own_settings(device):
             x, y = _collect(inputs, targets, samples, seed)
-            own = copy.deepcopy(model).to(device, dtype).eval()
-            _check(own, x[:2].to(device, dtype if x.is_floating_point() else None), y)
+            own = copy_of(model).to(device, dtype).eval()
+            if parameters is not None:
+                _train_only(own, [parameters] if isinstance(parameters, str) else parameters)
+            named = losses.make_loss(_of_samples(loss))
+            few = _placed(x[:2], device, dtype), _placed(y[:2], device, dtype)
+            _check(own, named, few, y)
             objective = make_objective(
-                own, x, y, dtype=dtype, device=device, memory=memory, statistics=statistics
+                own,
+                x,
+                y,
+                dtype=dtype,
+                device=device,
+                memory=memory,
+                statistics=statistics,
+                loss=named,
             )
             theta = flatten(objective.model)
         self._name = type(model).__name__
@@ -123,10 +148,11 @@ class Objective:
         return self._seed
 
     def __repr__(self) -> str:
+        dtype = str(self._theta.dtype).removeprefix("torch.")
         return (
-            f"Objective of {self._name}: {self.parameters:,} parameters, cross-entropy on "
-            f"{self.samples:,} samples, {str(self._theta.dtype).removeprefix('torch.')} on "
-            f"{self._theta.device}, seed {self.seed}"
+            f"Objective of {self._name}: {self.parameters:,} parameters, "
+            f"{self._objective.loss.name} on {self.samples:,} samples, "
+            f"{dtype} on {self._theta.device}, seed {self.seed}"
         )
 
     def loss(self) -> Loss:
@@ -337,9 +363,11 @@ class Objective:
     def trace(self, *, probes: int = 10, seed: int | None = None) -> Trace:
         """The trace of the Hessian, and that of its Gauss-Newton matrix by parameter tensor.
 
-        tr G = 1/N sum_i tr J_i'(diag p_i - p_i p_i')J_i is exact. What the Hessian has beyond it is
-        0 in networks that are piecewise affine in each parameter (ReLU); elsewhere it is estimated
-        from `probes` random vectors z by z'(H - G)z (Hutchinson 1989).
+        tr G = 1/N sum_i tr J_i'A_i J_i, J_i being the Jacobian of sample i's outputs and A_i the
+        second derivative of its loss by them, is exact (beyond 512 outputs it is estimated). What
+        the Hessian has beyond it is 0 in networks that are piecewise affine in each parameter
+        (ReLU); elsewhere it is estimated from `probes` random vectors z by z'(H - G)z (Hutchinson
+        1989).
 
         The error has both parts: over the samples, and over the probes.
         """
@@ -427,7 +455,8 @@ class Objective:
 
             max_t L((1 - t) theta + t theta') - [(1 - t) L(theta) + t L(theta')]
 
-        other: a model, an `Objective` (of which theta alone is taken) or a state dict.
+        other: a model, an `Objective` (of which theta alone is taken) or a state dict. Where theta
+            is a part of the parameters, the others stay those of this network.
         aligned: first permute the other's hidden units, which leaves its function as it is, so that
             its weights come closest to these (weight matching, Ainsworth et al. 2022). Which units
             can change places is found in an `nn.Sequential` of linear, convolution, pooling and
@@ -465,7 +494,7 @@ class Objective:
                 [buffers.read(own.model, own.running), statistics],
             )
             logits = paths.logits_on(with_running(own), ends, paths.line(t))
-            profile = paths.profile(t, logits, own.targets)
+            profile = paths.profile(t, logits, own.targets, own.loss)
         loss = profile.barriers["loss"]
         missed = _missed(t, profile.means["loss"], loss.t)
         return Barrier(
@@ -489,7 +518,7 @@ class Objective:
         return _own_settings(self._theta.device)
 
     def _about(self) -> dict[str, Any]:
-        return {"samples": self.samples, "units": "nats"}
+        return {"samples": self.samples, "units": self._objective.loss.units}
 
     def _random_directions(
         self, purpose: str, count: int, normalization: str, seed: int
@@ -525,7 +554,7 @@ class Objective:
         elif isinstance(other, nn.Module):
             model = other
         elif isinstance(other, Mapping):
-            model = copy.deepcopy(self._objective.model)
+            model = copy_of(self._objective.model)
             try:
                 model.load_state_dict(other)
             except RuntimeError as error:
@@ -535,15 +564,18 @@ class Objective:
                 f"the other network is a {type(other).__name__}, expected a torch.nn.Module, an "
                 "Objective or a state dict"
             )
-        if (found := layout_of(model)) != self._objective.layout:
-            raise ValueError(_difference(self._objective.layout, found))
+        expected, found = map(_shapes, (self._objective.model, model))
+        if expected != found:
+            raise ValueError(_difference(expected, found))
+        named = dict(model.named_parameters())
+        theta = join(named[name].detach() for name in self._objective.layout.names)
         running = self._objective.running
         if missing := set(running.names) - {name for name, _ in model.named_buffers()}:
             raise ValueError(
                 f"the other network has no running statistics {min(missing)}, expected them with "
                 "statistics='frozen'"
             )
-        return flatten(model).to(self._theta), buffers.read(model, running)
+        return theta.to(self._theta), buffers.read(model, running)
 
     def _groups(self) -> list[permutations.Group]:
         try:
@@ -653,32 +685,69 @@ def _as_tensor(values: Any) -> Tensor:
         ) from error
 
 
-def _check(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
-    """Raise ValueError unless the model returns logits for which these targets are classes."""
-    if targets.ndim != 1 or targets.is_floating_point() or targets.is_complex():
-        raise ValueError(
-            f"targets are {str(targets.dtype).removeprefix('torch.')} of shape "
-            f"{tuple(targets.shape)}, expected whole numbers (N,): the class of each sample"
-        )
+def _of_samples(loss: Any) -> Any:
+    """A loss of `torch.nn` as one of each sample; anything else as it is."""
+    if not isinstance(loss, nn.Module) or not hasattr(loss, "reduction"):
+        return loss
+    if type(loss) is nn.CrossEntropyLoss and loss.weight is None and loss.ignore_index < 0:
+        return {"name": "cross-entropy", "label_smoothing": loss.label_smoothing}
+    if type(loss) is nn.MSELoss:
+        return "mse"
+    if type(loss) is nn.BCEWithLogitsLoss and loss.weight is None and loss.pos_weight is None:
+        return "binary-cross-entropy"
+    each = copy.deepcopy(loss)
+    each.reduction = "none"
+    return losses.Loss(
+        type(loss).__name__,
+        lambda outputs, targets: each(outputs, targets).reshape(len(outputs), -1).mean(1),
+    )
+
+
+def _train_only(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Make the parameters whose names match a pattern the trained ones of a model."""
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(
+                f"parameters: no name matches {pattern!r}; expected some of {', '.join(names[:6])}"
+                f"{', ...' if len(names) > 6 else ''}"
+            )
+    for name, parameter in model.named_parameters():
+        chosen = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        parameter.requires_grad_(chosen)
+
+
+def _placed(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return values.to(device, dtype if values.is_floating_point() else None)
+
+
+def _check(
+    model: nn.Module, loss: losses.Loss, few: tuple[Tensor, Tensor], targets: Tensor
+) -> None:
+    """Raise ValueError unless the loss of the model's outputs for a few samples can be measured."""
+    inputs, few_targets = few
     try:
         with torch.no_grad():
-            logits = model(inputs)
+            outputs = model(inputs)
     except Exception as error:
         raise ValueError(
             f"the model failed on inputs of shape {tuple(inputs.shape)}: {error}"
         ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if not isinstance(outputs, Tensor) or not outputs.ndim or len(outputs) != len(inputs):
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise ValueError(
-            f"the model's output for {len(inputs)} samples is {found}, expected logits "
-            f"({len(inputs)}, classes)"
+            f"the model's output for {len(inputs)} samples is {found}, expected a tensor "
+            f"({len(inputs)}, ...)"
         )
-    low, high, classes = int(targets.min()), int(targets.max()), logits.shape[1]
-    if low < 0 or high >= classes:
-        raise ValueError(
-            f"targets are {low} to {high}, expected classes 0 to {classes - 1}: the model has "
-            f"{classes} outputs"
-        )
+    if loss.smoothing is not None and not targets.is_floating_point():
+        low, high, classes = int(targets.min()), int(targets.max()), outputs.shape[-1]
+        if low < 0 or high >= classes:
+            raise ValueError(
+                f"targets are {low} to {high}, expected classes 0 to {classes - 1}: the model has "
+                f"{classes} outputs"
+            )
+    if torch.isfinite(outputs).all():  # what has diverged is measured as it is
+        losses.check_loss(loss, outputs, few_targets)
 
 
 def _grid(distance: float, points: int) -> np.ndarray:
@@ -692,14 +761,17 @@ def _check_estimator(estimator: str) -> None:
         raise ValueError(f"estimator is {estimator!r}, expected one of {ESTIMATORS}")
 
 
-def _difference(expected: Any, found: Any) -> str:
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _difference(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Any]) -> str:
     """What is different in the parameters of another network."""
-    for name, shape in zip(expected.names, expected.shapes, strict=True):
-        other = dict(zip(found.names, found.shapes, strict=True)).get(name)
-        if other != shape:
-            has = "has none" if other is None else f"has one of shape {other}"
+    for name, shape in expected.items():
+        if found.get(name) != shape:
+            has = f"has one of shape {found[name]}" if name in found else "has none"
             return f"the other network {has}: {name} of shape {shape}; expected the same parameters"
-    return "the other network has further parameters, or the same in another order"
+    return f"the other network has a further parameter: {min(set(found) - set(expected))}"
 
 
 def _height(barrier: paths.Barrier) -> tuple[float, float]:

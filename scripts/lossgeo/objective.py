@@ -105,7 +105,7 @@ def make_objective(
             "those"
         )
     running = running_statistics(model, inputs[:2], statistics)
-    template = _copy(model).to(device=device, dtype=dtype, memory_format=layout_in_memory)
+    template = copy_of(model).to(device=device, dtype=dtype, memory_format=layout_in_memory)
     objective = Objective(template.eval(), layout, (), memory, loss=make_loss(loss))
     if statistics == "frozen" and running.names:
         objective = replace(objective, statistics=statistics, running=running)
@@ -136,7 +136,7 @@ def with_running(objective: Objective) -> Objective:
     return replace(objective, layout=both, running=NONE)
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy, also of tensors that were computed from parameters (hooks keep some)."""
     computed = {
         id(value): value.detach().clone()

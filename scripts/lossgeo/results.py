@@ -37,6 +37,11 @@ class Result(ABC):
     samples: int  # N
     units: str
 
+    @property
+    def _unit(self) -> str:
+        """What is printed behind a number."""
+        return "" if self.units == "1" else f" {self.units}"
+
     @abstractmethod
     def to_group(self) -> Group:
         """Every array under the names, dimensions and units that the study's files have."""
@@ -85,20 +90,23 @@ class Loss(Result):
     `se` is that of the mean over the samples.
     """
 
-    accuracy: float  # fraction of the samples classified correctly
+    accuracy: float  # fraction of the samples classified correctly; NaN without classes
 
     def __repr__(self) -> str:
         return (
-            f"loss {with_error(self.value, self.se)} {self.units} "
-            f"(standard error over {self.samples:,} samples), accuracy {self.accuracy:.2%}"
+            f"loss {with_error(self.value, self.se)}{self._unit} "
+            f"(standard error over {self.samples:,} samples)"
+            + ("" if math.isnan(self.accuracy) else f", accuracy {self.accuracy:.2%}")
         )
 
     def to_group(self) -> Group:
         return Group({}, _numbers(self, "loss") | {"accuracy": self.accuracy})
 
     def _draw(self, ax: Axes) -> None:
+        from lossgeo.plots import single
+
         ax.errorbar([0], [self.value], [self.se], fmt="o", capsize=3)
-        ax.set(xticks=[], ylabel=f"loss ({self.units})")
+        ax.set(xticks=[], ylabel=single.labelled("loss", self.units))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -127,9 +135,9 @@ class Line(Result):
         count = len(self.loss)
         along = "one direction" if count == 1 else f"{count} directions"
         return (
-            f"line: curvature {with_error(self.value, self.se)} {self.units} along {along}\n"
+            f"line: curvature {with_error(self.value, self.se)}{self._unit} along {along}\n"
             f"(standard error over {self.samples:,} samples); "
-            + _extent(self.alpha, self.loss, self.units)
+            + _extent(self.alpha, self.loss, self._unit)
             + _points(self.evaluated, self.interpolation_error, self.converged)
         )
 
@@ -175,9 +183,9 @@ class Plane(Result):
     def __repr__(self) -> str:
         first, second = map(with_error, self.curvature, self.curvature_se)
         return (
-            f"plane of {self.axes}: curvature {first} and {second} {self.units} along its axes\n"
+            f"plane of {self.axes}: curvature {first} and {second}{self._unit} along its axes\n"
             f"(standard errors over {self.samples:,} samples); "
-            + _extent(self.alpha, self.loss, self.units)
+            + _extent(self.alpha, self.loss, self._unit)
             + _points(self.evaluated, self.interpolation_error, self.converged)
         )
 
@@ -251,7 +259,7 @@ class Spectrum(Result):
         least = f"; smallest {self.smallest[0]:.3g}" if len(self.smallest) else ""
         first = "converged" if self.eigenvalues_converged[0] else "not converged"
         return (
-            f"largest eigenvalue {with_error(self.value, self.se)} {self.units} ({first}; standard "
+            f"largest eigenvalue {with_error(self.value, self.se)}{self._unit} ({first}; standard "
             f"error over {self.samples:,} samples)\n{done} of {wanted} eigenvalues converged"
             f"{more}{least}; {self.products} products"
         )
@@ -303,6 +311,8 @@ class Trace(Result):
     `se` has two parts: `sample_se`, over the samples, and `probe_se`, over the random probes that
     estimate what the Hessian has beyond its Gauss-Newton part. That part is 0, and the trace exact,
     where the network is piecewise affine in each parameter (ReLU, no normalisation or attention).
+    Of a loss of more than 512 outputs the Gauss-Newton part is estimated as well, by random signs
+    of each sample, whose noise is in `sample_se`.
     `converged` says that no more of the error is due to probes than to samples.
     """
 
@@ -322,7 +332,7 @@ class Trace(Result):
             f"{self.probe_se:.2g} over {self.probes} probes"
             + ("" if self.converged else ": take more probes")
         )
-        return f"trace {with_error(self.value, self.se)} {self.units} ({how})"
+        return f"trace {with_error(self.value, self.se)}{self._unit} ({how})"
 
     def to_group(self) -> Group:
         values = np.array(list(self.by_tensor.values()))
@@ -355,7 +365,7 @@ class Trace(Result):
     def _draw(self, ax: Axes) -> None:
         from lossgeo.plots import single
 
-        single.bars(ax, self.by_tensor, f"tr G ({self.units})")
+        single.bars(ax, self.by_tensor, single.labelled("tr G", self.units))
 
     def _height(self) -> float:
         return max(2.0, 0.7 + 0.14 * len(self.by_tensor))
@@ -384,7 +394,7 @@ class Sharpness(Result):
     def __repr__(self) -> str:
         found = "converged" if self.converged else "not converged: take more steps"
         return (
-            f"sharpness {with_error(self.value, self.se)} {self.units}: the largest rise found in "
+            f"sharpness {with_error(self.value, self.se)}{self._unit}: the largest rise found in "
             f"the {self.ball} ball of radius {self.radius:g}\n({found}, the last gradient added "
             f"{self.last_gain:.1%}; standard error over {self.samples:,} samples)"
         )
@@ -432,9 +442,11 @@ class Barrier(Result):
     def __repr__(self) -> str:
         after = f" after {self.permuted} hidden units were permuted" if self.aligned else ""
         found = "" if self.converged else "; not resolved: take more points"
+        error = f", in error {with_error(*self.error_barrier)}"
+        error = "" if math.isnan(self.error_barrier[0]) else error
         return (
-            f"barrier {with_error(self.value, self.se)} {self.units} at t = {self.at:.2f}{after}, "
-            f"in error {with_error(*self.error_barrier)}\n"
+            f"barrier {with_error(self.value, self.se)}{self._unit} at t = {self.at:.2f}{after}"
+            f"{error}\n"
             f"(standard errors over {self.samples:,} samples, paired with the ends{found})"
         )
 
@@ -535,11 +547,11 @@ def _flags(end: str, values: np.ndarray) -> Variable:
     return Variable((end,), values.astype("int8"), "1", "1: residual below tolerance")
 
 
-def _extent(alpha: np.ndarray, loss: np.ndarray, units: str) -> str:
+def _extent(alpha: np.ndarray, loss: np.ndarray, unit: str) -> str:
     finite = loss[np.isfinite(loss)]
     if not len(finite):
         return "no finite loss; "
-    return f"loss {finite.min():.3g} to {finite.max():.3g} {units} within ±{alpha[-1]:g};\n"
+    return f"loss {finite.min():.3g} to {finite.max():.3g}{unit} within ±{alpha[-1]:g};\n"
 
 
 def _points(evaluated: np.ndarray, interpolation_error: float, finite: bool) -> str:

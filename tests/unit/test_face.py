@@ -23,7 +23,7 @@ from lossgeo.directions import random_direction
 from lossgeo.models import build
 from lossgeo.numerics import numpy_generator, torch_generator
 from lossgeo.objective import mean_and_error
-from lossgeo.parameters import flatten, put
+from lossgeo.parameters import flatten, put, unflatten
 from lossgeo.permutations import find_groups, permute
 from lossgeo.results import with_error
 from lossgeo.surface import centred_grid
@@ -317,7 +317,7 @@ def test_samples_come_in_any_way(model, mlp, net):
         ({"model": 3}, "model is a int, expected a torch.nn.Module"),
         ({"model": nn.Flatten()}, "no parameters"),
         ({"targets": torch.zeros(29).long()}, r"6, 6\) and targets of shape \(29,\)"),
-        ({"targets": torch.zeros(30)}, r"targets are float32 of shape \(30,\), expected whole"),
+        ({"targets": torch.zeros(30)}, r"expected integer targets \(2,\)"),
         ({"targets": torch.full((30,), 3)}, "targets are 3 to 3, expected classes 0 to 2"),
         ({"targets": None}, "inputs were given without targets"),
         ({"inputs": torch.zeros(30, 1, 5, 5)}, r"failed on inputs of shape \(2, 1, 5, 5\)"),
@@ -325,7 +325,9 @@ def test_samples_come_in_any_way(model, mlp, net):
         ({"inputs": [torch.zeros(1)], "targets": None}, "a batch is a Tensor, expected a pair"),
         ({"inputs": 3, "targets": None}, "inputs are a int without targets, expected batches"),
         ({"inputs": [object()] * 30}, "a list is no array of numbers"),
-        ({"loss": "hinge"}, "loss is 'hinge', expected 'cross-entropy'"),
+        ({"loss": "hinge"}, "the loss is {'name': 'hinge'}, expected one of cross-entropy"),
+        ({"loss": lambda z, y: z.sum()}, r"of 2 samples is \(\), expected one value for each"),
+        ({"parameters": "head.*"}, r"no name matches 'head.\*'; expected some of hidden.weight"),
         ({"statistics": "some"}, "statistics is 'some', expected one of frozen, recalibrated"),
         ({"samples": 0}, "samples are 0, expected at least 1"),
     ],
@@ -379,6 +381,59 @@ def test_a_network_whose_units_are_not_known_takes_a_table(mlp):
     net = lossgeo.Objective(one, mlp.inputs, mlp.targets, permutations=wrong)
     with pytest.raises(ValueError, match="in no group, and of a fitting length"):
         net.barrier(two, aligned=True)
+
+
+# losses and parts
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets"),
+    [
+        ("mse", "numbers"),
+        (nn.MSELoss(), "classes"),
+        (nn.SmoothL1Loss(), "numbers"),
+        (nn.CrossEntropyLoss(label_smoothing=0.1), "classes"),
+        (nn.BCEWithLogitsLoss(), "shares"),
+        (lambda z, y: (z - y).square().sum(1) / 2, "numbers"),
+    ],
+)
+def test_any_loss_is_that_of_plain_torch(model, mlp, other, loss, targets):
+    numbers = torch.sin(mlp.inputs.flatten(1)[:, :3])
+    y = {"numbers": numbers, "shares": numbers.sigmoid(), "classes": mlp.targets}[targets]
+    net = lossgeo.Objective(model, mlp.inputs, y, loss=loss)
+
+    def plain(theta):
+        shaped = unflatten(theta, mlp.objective.layout)
+        z = torch.func.functional_call(mlp.model, shaped, (mlp.inputs,))
+        if isinstance(loss, nn.MSELoss):
+            return (z - nn.functional.one_hot(y, 3)).square().mean()
+        return nn.functional.mse_loss(z, y) if loss == "mse" else loss(z, y).mean()
+
+    assert net.loss().value == pytest.approx(float(plain(mlp.theta)), rel=1e-10)
+    hessian = torch.autograd.functional.hessian(plain, mlp.theta)
+    trace = net.trace(probes=3)
+    assert abs(trace.value - float(hessian.trace())) <= max(6 * trace.probe_se, 1e-9)
+    top = net.spectrum(1, bottom=0, max_steps=163, tolerance=1e-8).value
+    assert top == pytest.approx(float(torch.linalg.eigvalsh(hessian)[-1]), rel=1e-6)
+    barrier = net.barrier(other, points=3)
+    middle = float(plain((mlp.theta + flatten(other)) / 2))
+    assert barrier.loss[1] == pytest.approx(middle, rel=1e-10)
+    for result in (net.loss(), barrier, net.plane(points=3)):
+        assert " nan" not in repr(result)
+        assert ("nats" in repr(result)) == (result.units == "nats")
+        result.plot(Figure().add_subplot())
+
+
+def test_a_part_of_the_parameters_has_its_block_of_the_hessian(model, mlp, other):
+    net = lossgeo.Objective(model, mlp.inputs, mlp.targets, parameters="output.*")
+    assert net.parameters == 15
+    block = mlp.hessian[-15:, -15:]
+    assert net.trace().value == pytest.approx(float(block.trace()), rel=1e-10)
+    top = net.spectrum(2, bottom=0, max_steps=15).value
+    assert top == pytest.approx(float(torch.linalg.eigvalsh(block)[-1]), rel=1e-6)
+    moved = torch.cat([mlp.theta[:-15], flatten(other)[-15:]])
+    assert net.barrier(other, points=3).loss[2] == pytest.approx(float(mlp.loss(moved)), rel=1e-10)
+    assert all(p.requires_grad for p in model.parameters())
 
 
 # batch normalisation

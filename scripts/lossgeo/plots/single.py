@@ -25,6 +25,11 @@ def axes_in_style(ax: Axes | None, height: float) -> Iterator[Axes]:
         yield ax
 
 
+def labelled(quantity: str, units: str) -> str:
+    """The label of an axis."""
+    return quantity if units == "1" else f"{quantity} ({units})"
+
+
 def lines(
     ax: Axes,
     alpha: np.ndarray,
@@ -41,7 +46,7 @@ def lines(
         )
         ax.plot(alpha, values, color=colour)
         ax.plot(alpha[known], values[known], ".", color=colour, ms=3)
-    ax.set(xlabel="offset α", ylabel=f"loss ({units})")
+    ax.set(xlabel="offset α", ylabel=labelled("loss", units))
     _log_where_wide(ax, loss)
 
 
@@ -52,7 +57,7 @@ def plane(ax: Axes, group: Group, axes: str, units: str) -> None:
     ax.plot(0, 0, "+", color="white", ms=6, mew=1)
     ax.set(aspect="equal", xlabel="α", ylabel="β", title=f"loss on the plane of {axes}")
     if filled is not None:
-        colorbar(ax.get_figure(), filled, [ax], f"loss ({units})")
+        colorbar(ax.get_figure(), filled, [ax], labelled("loss", units))
 
 
 def density_of_states(
@@ -60,7 +65,7 @@ def density_of_states(
 ) -> None:
     """The smoothed spectral density, and ticks at the eigenvalues that have converged."""
     present = nodes[np.isfinite(nodes)]
-    ax.set(xlabel=f"eigenvalue λ ({units})", ylabel=f"density of asinh(λ / {LINEAR:g})")
+    ax.set(xlabel=labelled("eigenvalue λ", units), ylabel=f"density of asinh(λ / {LINEAR:g})")
     if not len(present):
         return
     ends = np.arcsinh(np.array([present.min(), present.max()]) / LINEAR)
@@ -85,7 +90,7 @@ def ascent(ax: Axes, rises: np.ndarray, se: float, first_order: float, units: st
     ax.plot(np.arange(len(rises)), rises, "o-", color=COLOURS[0], label="found")
     ax.errorbar(len(rises) - 1, rises[-1], se, color=COLOURS[0], capsize=3)
     ax.axhline(first_order, color=COLOURS[1], ls="--", label="of the linearised loss")
-    ax.set(xlabel="gradients", ylabel=f"largest rise ({units})", ylim=(0, None))
+    ax.set(xlabel="gradients", ylabel=labelled("largest rise", units), ylim=(0, None))
     ax.legend()
 
 
@@ -97,7 +102,7 @@ def path(
     ax.plot(t, loss, color=colour, label=label)
     ax.fill_between(t, loss - 2 * loss_se, loss + 2 * loss_se, color=colour, alpha=0.25, lw=0)
     ax.plot(t[[0, -1]], loss[[0, -1]], "--", color=colour, lw=0.8)
-    ax.set(xlabel="t", ylabel=f"loss ({units})")
+    ax.set(xlabel="t", ylabel=labelled("loss", units))
     ax.legend()
 
 
