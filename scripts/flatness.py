@@ -13,7 +13,7 @@ import torch
 from lossgeo import invariance, probe
 from lossgeo.hessian import sample_forms
 from lossgeo.numerics import make_deterministic, torch_generator
-from lossgeo.objective import Objective, at, mean_and_error
+from lossgeo.objective import Objective, mean_and_error
 from lossgeo.probe import Point
 from lossgeo.rescaling import find_rescalable
 from lossgeo.sharpness import average_rises, random_directions, worst_case
@@ -36,7 +36,7 @@ def main(snakemake) -> None:
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name)
-        here = at(objective, point.buffers)
+        here, point = probe.at_point(objective, point, config)
         for noise, kind in noises.items():
             groups[f"{name}/{noise}"] = under_noise(here, point, *kind, settings["draws"], seed)
         for ball in ("euclidean", "elementwise"):

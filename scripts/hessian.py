@@ -12,7 +12,7 @@ import numpy as np
 from lossgeo import probe
 from lossgeo.curvature import Curvature, Measured, curvature
 from lossgeo.numerics import make_deterministic, torch_generator
-from lossgeo.objective import Evaluation, at, evaluate
+from lossgeo.objective import Evaluation, evaluate
 from lossgeo.parameters import Layout
 from lossgeo.store import Group, Variable
 from lossgeo.trace import Estimate
@@ -111,7 +111,7 @@ def main(snakemake) -> None:
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name)
-        here = at(objective, point.buffers)
+        here, point = probe.at_point(objective, point, config)
         found = curvature(
             here,
             point.theta,
@@ -127,7 +127,7 @@ def main(snakemake) -> None:
         parts = as_groups(
             found,
             config["hessian"]["eigenvectors"],
-            objective.layout,
+            here.layout,
             point,
             evaluate(here, point.theta),
         )

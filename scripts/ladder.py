@@ -13,7 +13,7 @@ from lossgeo import probe
 from lossgeo.hessian import sample_forms
 from lossgeo.ladder import Leading, disjoint_subsets, leading_eigenpairs
 from lossgeo.numerics import make_deterministic, numpy_generator, torch_generator
-from lossgeo.objective import at, mean_and_error, with_samples
+from lossgeo.objective import mean_and_error, with_samples
 from lossgeo.store import Group, Variable
 
 
@@ -95,7 +95,7 @@ def main(snakemake) -> None:
         asked = settings["at"][name]
         rungs = cut(len(targets), asked, split, identity["seed"])
         point = probe.load_point(snapshots, name)
-        here = at(few, point.buffers)
+        here, point = probe.at_point(few, point, config)
         found, errors = [], []
         for size, number, chosen in rungs:
             objective = with_samples(here, inputs[chosen], targets[chosen])

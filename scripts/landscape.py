@@ -14,7 +14,7 @@ from lossgeo import directions, multilevel, probe, store, surface, tiles, views
 from lossgeo.hessian import sample_forms
 from lossgeo.multilevel import Levels
 from lossgeo.numerics import make_deterministic, numpy_generator
-from lossgeo.objective import Objective, at, mean_and_error
+from lossgeo.objective import Objective, mean_and_error
 from lossgeo.store import Group, Variable
 from lossgeo.tiles import MEASURED
 from lossgeo.views import random_directions
@@ -235,7 +235,7 @@ def main(snakemake) -> None:
     for name in config["points"]:
         point = probe.load_point(snapshots, name)
         hessian = store.read(snakemake.input.hessian, name)
-        here = at(objective, point.buffers)
+        here, point = probe.at_point(objective, point, config)
         known, args = joined.get(name, {}), (here, point, settings, estimator, seed)
         groups |= {
             f"{name}/lines": lines(*args, known.get("lines")),

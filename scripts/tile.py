@@ -9,7 +9,6 @@ from itertools import groupby
 
 from lossgeo import probe, store, tiles, views
 from lossgeo.numerics import make_deterministic
-from lossgeo.objective import at
 
 
 def main(snakemake) -> None:
@@ -23,7 +22,7 @@ def main(snakemake) -> None:
     for (name, kind), found in groupby(pieces, key=lambda piece: (piece.point, piece.kind)):
         point = probe.load_point(snapshots, name)
         hessian = store.read(snakemake.input.hessian, name)
-        here = at(objective, point.buffers)
+        here, point = probe.at_point(objective, point, config)
         surfaces = views.surfaces(kind, here, point, settings, seed, hessian)
         for piece in found:
             surface = surfaces[piece.surface]

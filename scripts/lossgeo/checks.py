@@ -187,7 +187,7 @@ def check_models(
     models = {
         name: spec
         for name, spec in config["models"].items()
-        if "factory" in spec or "weights" in spec
+        if {"factory", "weights", "parameters"} & set(spec)
     }
     has_device = config["device"].startswith("cuda")
     steps: dict[str, Any] = {"device": config["device"]} if has_device else {}

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from lossgeo.losses import Loss, make_loss
 from lossgeo.models import build
 from lossgeo.numerics import choose_device, kernels, numpy_generator
 from lossgeo.objective import Objective, at, make_objective
+from lossgeo.part import part_of, places
 from lossgeo.store import Group
 from lossgeo.training import find_point
 
@@ -164,6 +165,27 @@ def describe(objective: Objective, split: str) -> dict:
     return {"samples": objective.samples, "split": split, "device": objective.device.type}
 
 
+def at_point(objective: Objective, point: Point, config: Mapping) -> tuple[Objective, Point]:
+    """What a stage measures at a point: the loss there, as a function of the job's `parameters`.
+
+    That is with the point's running statistics where these are constants of the loss, and with all
+    other parameters at their values in theta; the point has those that are named alone.
+    """
+    here, patterns = at(objective, point.buffers), config.get("parameters")
+    if not patterns:
+        return here, point
+    part, theta = part_of(here, point.theta, patterns)
+    divisor = point.preconditioner
+    if divisor is not None:
+        divisor = divisor[places(here.layout, part.layout.names)]
+    return part, replace(point, theta=theta, preconditioner=divisor)
+
+
+def part_named(config: Mapping) -> dict[str, str]:
+    """Which parameters alone a job measures, if not all: `part`, the patterns of their names."""
+    return {"part": ", ".join(config["parameters"])} if "parameters" in config else {}
+
+
 def mode_of(config: Mapping) -> dict[str, str]:
     """Which running statistics a job's model is measured with, if it has any: `statistics`."""
     mode = config.get("model", {}).get("statistics")
@@ -194,6 +216,7 @@ def write(
         packages,
         kernels="; ".join(sorted(used)),
         **mode_of(snakemake.params.config),
+        **part_named(snakemake.params.config),
         **identity,
     )
     loss = loss_of(snakemake.params.config)

@@ -77,11 +77,17 @@ def fork(config: Mapping, wildcards) -> Section:
 
 
 def of_points(config: Mapping, wildcards, stage: str, **entries: Any) -> Section:
-    """Of a stage that measures the points of a run, under its own section; and `entries`."""
+    """Of a stage that measures the points of a run, under its own section; and `entries`.
+
+    It measures the model's `parameters`, where these are not all.
+    """
+    spec = config["models"][wildcards.model]
+    part = {"parameters": spec["parameters"]} if "parameters" in spec else {}
     return of_model(
         config,
         wildcards.model,
         points=study.get_points(config, wildcards.model, wildcards.optimizer, stage),
+        **part,
         **{"objective": config["objective"], stage: config[stage]} | entries,
     )
 

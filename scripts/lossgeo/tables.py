@@ -397,9 +397,10 @@ def dictionary(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def identity_of(path: Path | str, names: Sequence[str]) -> dict:
-    """These root attributes of an artefact."""
+    """These root attributes of an artefact, and the part of theta that it is of, if not all."""
     attributes = store.attributes(path)
-    return {name: attributes[name] for name in names}
+    part = {"part": attributes["part"]} if "part" in attributes else {}
+    return {name: attributes[name] for name in names} | part
 
 
 def kernels(paths: Paths) -> pd.DataFrame:

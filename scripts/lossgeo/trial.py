@@ -26,7 +26,8 @@ from lossgeo.losses import check_loss, make_loss
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import make_objective, sample_logits, with_samples
-from lossgeo.parameters import flatten, trained
+from lossgeo.parameters import flatten, layout_of, trained
+from lossgeo.part import match
 from lossgeo.trial_training import try_training
 
 
@@ -247,6 +248,12 @@ def _answer(
             try_model(step, input_shape, outputs, example and tuple(part[:2] for part in example))
         if "weights" in step:
             _check_weights(step, input_shape, outputs, example)
+        if "parameters" in step:
+            model = build(step, input_shape, outputs, example=example)
+            try:
+                match(layout_of(model), step["parameters"])
+            except ModelError as error:
+                return f"{key}.parameters: {error}"
         if "permutations" in step:
             from lossgeo import permutations
 
