@@ -26,7 +26,6 @@ from lossgeo.arrays import ARRAYS
 from lossgeo.data import DATASETS, FILES, DataError, check_files, read_idx
 
 MOST = 10**9  # of what is counted
-CLASSES = "cross-entropy"  # the loss of classes alone
 LARGEST = 2**63 - 1  # of a seed, or of a number that a user's model gets
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")  # files of them, by their ends
 REFUSED = {"capturable", "differentiable", "foreach", "fused", "maximize"}  # of an optimizer
@@ -936,12 +935,27 @@ def _check_normalisation(config: Mapping, inputs: np.ndarray) -> None:
 
 
 def _check_targets(config: Mapping, targets: np.ndarray) -> None:
-    """Cross-entropy is of classes."""
-    if arrays.kind_of(targets) == "numbers" and study.get_loss(config).get("name") == CLASSES:
+    """Cross-entropy is of classes or tokens; the other losses that have a name of no tokens."""
+    kind, name = arrays.kind_of(targets), study.get_loss(config).get("name")
+    if name == "cross-entropy" and kind == "numbers":
         raise ConfigError(
-            f"config key data: the targets are {targets.dtype}, expected integers: the loss is the "
-            "cross-entropy of classes; set loss: mse, binary-cross-entropy or one of your own"
+            f"config key loss: found cross-entropy, but the targets are {targets.dtype}, expected "
+            "integers: its targets are classes, or tokens; set loss: mse for numbers"
         )
+    if name in ("mse", "binary-cross-entropy") and kind == "tokens":
+        raise ConfigError(
+            f"config key loss: found {name}, but the targets are {targets.dtype} "
+            f"{('n', *targets.shape[1:])}, which are tokens, expected cross-entropy, or classes "
+            "(n,) or floating-point numbers as targets"
+        )
+    if name == "binary-cross-entropy" and kind == "numbers" and _is_outside(targets, 0, 1):
+        raise ConfigError(
+            f"config key loss: found {name}, but targets lie outside [0, 1], in which it takes them"
+        )
+
+
+def _is_outside(values: np.ndarray, low: float, high: float) -> bool:
+    return bool(values.min() < low or values.max() > high)
 
 
 def _check_families(config: Mapping, inputs: np.ndarray) -> None:

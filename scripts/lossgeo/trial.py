@@ -22,7 +22,7 @@ from lossgeo.attention import step_by_step
 from lossgeo.buffers import running_statistics
 from lossgeo.checkpoints import CheckpointError
 from lossgeo.data import DataError
-from lossgeo.losses import check_loss, make_loss
+from lossgeo.losses import Loss, check_loss, make_loss
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import make_objective, sample_logits, with_samples
@@ -36,6 +36,7 @@ def try_model(
     input_shape: tuple[int, ...],
     outputs: int,
     example: tuple[Tensor, Tensor] | None = None,
+    loss: str | Mapping[str, Any] = "cross-entropy",
 ) -> None:
     """Raise ModelError unless a user's model can be trained and probed.
 
@@ -73,7 +74,7 @@ def try_model(
                 "own, torch.Generator().manual_seed(...)"
             )
         _check_state(spec, model, again, other, example[0])
-        _check_gradients(factory, model, *example)
+        _check_gradients(factory, model, *example, make_loss(loss))
     finally:
         os.chdir(folder)
         torch.set_default_dtype(torch.float32)
@@ -178,7 +179,9 @@ def _check_state(
         )
 
 
-def _check_gradients(factory: str, model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+def _check_gradients(
+    factory: str, model: nn.Module, inputs: Tensor, targets: Tensor, of: Loss
+) -> None:
     """A backward pass of the loss of two samples, and another one through it."""
     parameters = list(trained(model).values())
     try:
@@ -188,10 +191,7 @@ def _check_gradients(factory: str, model: nn.Module, inputs: Tensor, targets: Te
             raise ModelError(
                 f"{factory}: the outputs are detached from the parameters, expected gradients"
             )
-        if targets.is_floating_point():
-            loss = (outputs - targets.view_as(outputs)).square().mean()
-        else:
-            loss = nn.functional.cross_entropy(outputs.movedim(-1, 1), targets)
+        loss = of.of_samples(outputs, targets).mean()
         gradient = torch.autograd.grad(
             loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -227,6 +227,7 @@ def _answer(
     input_shape: tuple[int, ...],
     outputs: int,
     example: tuple[Tensor, Tensor] | None,
+    loss: str | Mapping[str, Any],
 ) -> str | None:
     """The key and what is wrong with it, or None."""
     kinds = {"optimizers": "training", "data": "the function", "loss": "the loss"}
@@ -245,7 +246,8 @@ def _answer(
             try_training(step, input_shape, outputs, example)
             return None
         if "factory" in step:
-            try_model(step, input_shape, outputs, example and tuple(part[:2] for part in example))
+            two = example and (example[0][:2], example[1][:2])
+            try_model(step, input_shape, outputs, two, loss)
         if "weights" in step:
             _check_weights(step, input_shape, outputs, example)
         if "parameters" in step:
@@ -301,7 +303,7 @@ def main() -> None:
     """
     task, answers = map(Path, sys.argv[2:])
     steps, input_shape, outputs = json.loads(task.read_text())
-    example = None
+    example, loss = None, steps.get("loss", "cross-entropy")
     if task.with_suffix(".npz").exists():
         with np.load(task.with_suffix(".npz")) as samples:
             example = as_tensors(samples["inputs"], samples["targets"])
@@ -309,5 +311,8 @@ def main() -> None:
     with open(answers, "w", buffering=1) as file:
         print("null", file=file)
         for key, step in steps.items():
-            print(json.dumps(_answer(key, step, tuple(input_shape), outputs, example)), file=file)
+            print(
+                json.dumps(_answer(key, step, tuple(input_shape), outputs, example, loss)),
+                file=file,
+            )
     os._exit(0)  # what a model does at the end of a process is no part of it

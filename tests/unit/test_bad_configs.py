@@ -122,6 +122,10 @@ def write_npz_files(folder: Path) -> None:
             name: sound[name].astype(float) for name in ("targets", "test_targets")
         },
         "tokens": tokens,
+        "token-targets": {
+            name: array if array.ndim > 1 else np.stack([array] * 4, 1)
+            for name, array in tokens.items()
+        },
         "rgb": images,
     }
     for name, change in changes.items():
