@@ -68,8 +68,9 @@ class Objective:
         formulas, and more ways to name one.
     parameters: names that theta is made of, `*` standing for anything ("blocks.0.*"); all with
         requires_grad unless given. The others are constants.
-    statistics: of batch normalisation. "frozen": the model's own, constants of L, and interpolated
-        on a path between two networks; "recalibrated": computed at each theta on the inputs.
+    statistics: of batch normalisation, for networks that have it. "frozen": the model's own,
+        constants of L, and interpolated on a path between two networks; "recalibrated": computed at
+        each theta on the inputs.
     seed: of every random direction and probe.
     samples: the first so many; all unless given.
     device, dtype: the model's own unless given; half precision becomes float32.
@@ -88,7 +89,7 @@ class Objective:
         *,
         loss: str | Mapping[str, Any] | losses.PerSample | losses.Loss = "cross-entropy",
         parameters: str | Sequence[str] | None = None,
-        statistics: Statistics = "frozen",
+        statistics: Statistics | None = None,
         seed: int = 0,
         samples: int | None = None,
         device: torch.device | str | None = None,

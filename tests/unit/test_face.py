@@ -457,7 +457,9 @@ def test_frozen_statistics_are_interpolated_and_recalibrated_ones_are_of_the_bat
     def loss(model):
         return float(nn.functional.cross_entropy(model(mlp.inputs), mlp.targets))
 
-    net = lossgeo.Objective(a, mlp.inputs, mlp.targets)
+    with pytest.raises(ValueError, match="say which are meant, by statistics: frozen"):
+        lossgeo.Objective(a, mlp.inputs, mlp.targets)
+    net = lossgeo.Objective(a, mlp.inputs, mlp.targets, statistics="frozen")
     middle = copy.deepcopy(a).eval()
     state = {k: (v + b.state_dict()[k]) / 2 for k, v in a.state_dict().items()}
     middle.load_state_dict(state)
