@@ -22,6 +22,9 @@ from lossgeo.objective import at
 from lossgeo.parameters import flatten, layout_of
 from lossgeo.training import UNKNOWN, train
 
+# of training step by step, which training of the user's own is not
+OF_STEPS = ("batch_size", "evaluations_per_epoch", "snapshots_per_epoch")
+
 
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
@@ -45,9 +48,7 @@ def main(snakemake) -> None:
         *evaluation,
         optimizer=config["optimizer"],
         epochs=config["epochs"],
-        batch_size=config["batch_size"],
-        evaluations_per_epoch=config["evaluations_per_epoch"],
-        snapshots_per_epoch=config["snapshots_per_epoch"],
+        **{name: config.get(name, 1) for name in OF_STEPS},
         generator=torch_generator("order", seed),
         tell=job.tell,
         matched=matched,

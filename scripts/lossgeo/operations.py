@@ -45,7 +45,7 @@ def passes(rule: str, section: Mapping) -> float:
     points = len(section.get("points", [None]))
     step = BACKWARD * (2 if "sam" in section.get("optimizer", {}) else 1)
     if rule == "train":
-        looks = 2 * section["evaluations_per_epoch"] * section["evaluation_samples"]
+        looks = 2 * section.get("evaluations_per_epoch", 1) * section["evaluation_samples"]
         return section["epochs"] * (step * train + looks)
     if rule == "weights":
         return 2 * len(section["weights"]) * section["evaluation_samples"]

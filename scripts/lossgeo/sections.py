@@ -54,6 +54,9 @@ def train(config: Mapping, wildcards) -> Section:
     del entries["target_accuracy"]
     if not study.has_matched_point(config, model, optimizer):
         del entries["matched_loss"], entries["objective"]
+    if "train" in entries["optimizer"]:
+        of_steps = ("batch_size", "evaluations_per_epoch", "snapshots_per_epoch")
+        entries = _without(entries, *of_steps)
     return of_model(config, model, **entries)
 
 

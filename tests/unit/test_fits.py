@@ -123,3 +123,28 @@ def test_its_file_has_no_states_and_no_rate_of_its_own():
     groups = runs.as_groups(found)
     assert set(groups) == {"/", "matched"}
     assert not runs.describe(found, layout)["preconditioned"]
+
+
+def test_running_statistics_come_with_a_state():
+    """An epoch of one batch: they are those of one forward pass in training mode."""
+    generator = torch.Generator().manual_seed(3)
+    inputs, targets = torch.randn(10, 4, generator=generator), torch.arange(10) % 3
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    once = copy.deepcopy(model)
+    once(inputs)
+    objective = make_objective(copy.deepcopy(model), inputs, targets, statistics="frozen")
+    settings = {"batch_size": 7, "evaluations_per_epoch": 1, "snapshots_per_epoch": 1}
+    found = train(
+        model,
+        inputs,
+        targets,
+        objective,
+        objective,
+        optimizer={"train": {"factory": f"{__name__}:fit"}},
+        epochs=1,
+        generator=generator,
+        **settings,
+    )
+    assert found.buffers.shape == (2, 10)
+    expected = torch.cat([once[1].running_mean, once[1].running_var])
+    np.testing.assert_allclose(found.buffers[1], expected, rtol=1e-5, atol=1e-6)

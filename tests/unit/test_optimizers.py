@@ -186,15 +186,32 @@ def test_a_sharpness_aware_step_is_that_of_the_paper(adaptive):
     assert float(loss) == pytest.approx(float(0.5 * start @ hessian @ start))
 
 
+def test_running_statistics_are_those_of_the_first_gradient():
+    """As after one forward pass at theta; the second, elsewhere, leaves no trace."""
+    inputs, targets = data()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    once = copy.deepcopy(model)
+    nn.functional.cross_entropy(once(inputs), targets).backward()
+
+    def gradient():
+        loss = nn.functional.cross_entropy(model(inputs), targets)
+        loss.backward()
+        return loss.detach()
+
+    sharpness_aware(model, gradient, rho=0.5)
+    for name, buffer in once.named_buffers():
+        torch.testing.assert_close(dict(model.named_buffers())[name], buffer, msg=name)
+    assert (model[1].weight.grad - once[1].weight.grad).abs().max() > 1e-4
+
+
 def test_a_run_with_sam_is_a_loop_with_two_gradients():
     def gradient(model):
         inputs, targets = data(torch.float64)
-        loss = lambda: nn.functional.cross_entropy(model(inputs), targets).backward()  # noqa: E731
         theta = flatten(model)
         g = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
         nn.utils.vector_to_parameters(theta + 0.3 * g / g.norm(), model.parameters())
         model.zero_grad()
-        loss()
+        nn.functional.cross_entropy(model(inputs), targets).backward()
         with torch.no_grad():
             nn.utils.vector_to_parameters(theta, model.parameters())
 

@@ -1,13 +1,16 @@
 """What trains a study is tried before any job starts, and what is wrong with it is said."""
 
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lossgeo import checks, fits
+from lossgeo import checks, fits, sections
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import torch_generator
+
+from .configs import completed
 
 MLP = {"mlp": {"family": "mlp", "width": 3}}
 FUNCTIONS = """
@@ -140,3 +143,37 @@ def test_epochs_of_a_users_training_grow_up_to_the_last(at_home, function, found
     states = fits.states(spec, model, inputs, targets, epochs=3, generator=torch_generator("x"))
     with pytest.raises(ModelError, match=f"yielded epoch {found} after"):
         list(states)
+
+
+def test_a_training_is_tried_again_only_when_its_code_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").mkdir()
+    config = completed()
+    config["optimizers"]["momentum"] = of_own("fit")
+    config["optimizers"]["sgd"] = of_torch("RMSprop")
+    tried = []
+
+    def try_out(steps, *shape, **_):
+        tried.append(list(steps))
+        return [None, None]
+
+    monkeypatch.setattr(checks, "try_out", try_out)
+    for code in ("a", "a", "b", "a"):
+        checks.check_models(config, {"optimizers.momentum": {"mine.py": code}})
+    assert tried == 2 * [["optimizers.sgd", "optimizers.momentum"]]
+    checks.check_models(config, {})  # nobody knows when it changes
+    assert len(tried) == 3
+
+
+def test_what_a_training_depends_on():
+    """Batches and rows of history are nothing to a training of the user's own."""
+    config = completed()
+    config["optimizers"]["momentum"] = of_own("fit")
+    run = SimpleNamespace(model="mlp-128", optimizer="momentum", seed="0")
+    section = sections.train(config, run)
+    assert section["optimizer"] == of_own("fit")
+    config["training"] |= {"batch_size": 5, "snapshots_per_epoch": 9, "evaluations_per_epoch": 9}
+    config["optimizers"]["sgd"]["clip"] = 0.5
+    assert sections.train(config, run) == section
+    run.optimizer = "sgd"
+    assert sections.train(config, run)["optimizer"]["clip"] == 0.5
