@@ -407,3 +407,46 @@ def test_running_statistics_come_along_and_frozen_parameters_stay(tmp_path):
         checkpoints.load(tmp_path / "w.pt", fresh, running)
     with pytest.raises(checkpoints.CheckpointError, match=r"fixed\.weight, a frozen parameter"):
         checkpoints.load(tmp_path / "w.pt", Normalised(shift=1.0))
+
+
+@pytest.mark.parametrize("mode", ["frozen", "recalibrated"])
+def test_batch_normalisation_goes_by_the_files_statistics_or_by_its_own(study_of, tmp_path, mode):
+    """Losses, and the largest eigenvalues of the dense Hessian, of torch's own evaluation mode."""
+    spec = {"factory": "workflow.my_models:normalised", "arguments": {"width": 3}}
+    mine = spec | {"statistics": mode, "weights": "w.safetensors"}
+    model = build(spec, (1, 6, 5), 4)
+    with torch.no_grad():
+        for _ in range(5):
+            model.train()(2 * torch.randn(20, 1, 6, 5) + 1)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    experiment = {"models": ["mine"], "points": ["final"], "stages": ["hessian"]}
+    config = study_of({"mine": mine}, experiment)
+    (run,), folder = study.get_runs(config), tmp_path / "given"
+    weights.main(job_of(config, run, "weights", folder, weights=["w.safetensors"]))
+    snapshots = str(folder / "snapshots.h5")
+    point = probe.load_point(snapshots, "final")
+    assert torch.equal(point.theta, flatten(model))
+    hessian.main(job_of(config, run, "hessian", folder, snapshots=snapshots))
+
+    files = [study.get_data_folder(config) / name for name in FILES]
+    inputs, targets = probe.load_split(files, study.get_data_spec(config), "train")
+    if mode == "frozen":
+        names = json.loads(store.attributes(snapshots)["buffer_names"])
+        own = [model.get_buffer(name).reshape(-1) for name in names]
+        assert torch.equal(point.buffers, torch.cat(own))
+        with torch.no_grad():
+            exact = nn.functional.cross_entropy(model.eval()(inputs), targets)
+        values = store.read(folder / "hessian.h5", "final").variables["top_eigenvalues"].values
+        dense = dense_hessian(model.double().eval(), inputs.double(), targets, point.theta.double())
+        np.testing.assert_allclose(values, torch.linalg.eigvalsh(dense).flip(0)[:2], rtol=1e-4)
+    else:
+        assert point.buffers is None
+        for layer in (model.norm1, model.norm2):
+            layer.reset_running_stats()
+            layer.momentum = None
+        model.train().drop.eval()
+        with torch.no_grad():
+            model(inputs)
+            exact = nn.functional.cross_entropy(model.eval()(inputs), targets)
+    loss = pd.read_csv(folder / "history.csv")["train_loss"].item()
+    assert loss == pytest.approx(float(exact), rel=1e-5)
