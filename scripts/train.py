@@ -5,22 +5,19 @@ from lossgeo import job
 if __name__ == "__main__":
     job.begin(snakemake)
 
-import numpy as np
-import pandas as pd
 import torch
 
-from lossgeo import buffers, probe, runs, store
+from lossgeo import buffers, probe, runs
 from lossgeo.hessian import gradient
 from lossgeo.numerics import (
     choose_device,
     derive_seed,
-    kernels,
     make_deterministic,
     torch_generator,
 )
 from lossgeo.objective import at
 from lossgeo.parameters import flatten, layout_of
-from lossgeo.training import UNKNOWN, train
+from lossgeo.training import train
 
 # of training step by step, which training of the user's own is not
 OF_STEPS = ("batch_size", "evaluations_per_epoch", "snapshots_per_epoch")
@@ -53,42 +50,13 @@ def main(snakemake) -> None:
         tell=job.tell,
         matched=matched,
     )
-    identity = {
-        "model": snakemake.wildcards.model,
-        "parameters": layout.size,
-        "optimizer": snakemake.wildcards.optimizer,
-        "seed": seed,
-    }
     job.tell(f"{layout.size} parameters on {device}; diverged: {run.diverged}")
     if matched:
         found = run.matched
         reached = f"after {found.epoch:.4g} epochs: {found.loss:.4g}" if found else "never"
         job.tell(f"a loss of at most {config['matched_loss']:.4g} nats on the objective {reached}")
 
-    loss = probe.loss_of(config)
-    store.write(
-        snakemake.output.snapshots,
-        store.of_loss(runs.as_groups(run), loss.name, loss.units),
-        store.provenance(
-            snakemake.params.config,
-            snakemake.params.code,
-            data["sha256"],
-            device=device.type,
-            kernels=kernels(device),
-            **identity,
-            **runs.describe(run, layout, running),
-            **probe.mode_of(config),
-            initial_gradient_norm=slope,
-        ),
-    )
-    history = pd.DataFrame(run.history)
-    history["step"] = history["step"].astype("Int64").mask(history["step"] == UNKNOWN)
-    history.insert(
-        0, "diverged", np.arange(len(history)) == len(history) - 1 if run.diverged else False
-    )
-    for name, value in reversed(identity.items()):
-        history.insert(0, name, value)
-    store.write_csv(history, snakemake.output.history)
+    runs.write(snakemake, run, layout, running, initial_gradient_norm=slope)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,21 @@
 """A training run as it is stored, and where another one takes off from it."""
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lossgeo import store
+from lossgeo import probe, store
+from lossgeo.numerics import choose_device, kernels
 from lossgeo.parameters import NONE, Layout
 from lossgeo.probe import load_point
 from lossgeo.store import Group, Variable
-from lossgeo.training import Matched, Run, Start
+from lossgeo.training import UNKNOWN, Matched, Run, Start
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNITS = {
     "step": ("1", "optimizer steps taken; -1: not known"),
@@ -129,6 +135,60 @@ def describe(run: Run, layout: Layout, running: Layout = NONE) -> dict[str, str 
         "parameter_shapes": json.dumps(layout.shapes),
         **(buffers if running.names else {}),
     }
+
+
+def write(
+    snakemake,
+    run: Run,
+    layout: Layout,
+    running: Layout = NONE,
+    weights: Sequence[str] = (),
+    packages: Collection[str] = (),
+    **attributes,
+) -> None:
+    """Write a run to its job's outputs: `snapshots` with their provenance, and the `history`.
+
+    `weights` are the digests of files that it was read from; `packages` and `attributes` are as in
+    `store.provenance`.
+    """
+    config = probe.config_of(snakemake)
+    identity = {
+        "model": snakemake.wildcards.model,
+        "parameters": layout.size,
+        "optimizer": snakemake.wildcards.optimizer,
+        "seed": int(snakemake.wildcards.seed),
+    }
+    device, loss = choose_device(config["device"]), probe.loss_of(config)
+    digests = {f"weights {number}": digest for number, digest in enumerate(weights)}
+    store.write(
+        snakemake.output.snapshots,
+        store.of_loss(as_groups(run), loss.name, loss.units),
+        store.provenance(
+            snakemake.params.config,
+            snakemake.params.code,
+            config["data"]["sha256"] | digests,
+            packages,
+            device=device.type,
+            kernels=kernels(device),
+            **identity,
+            **describe(run, layout, running),
+            **probe.mode_of(config),
+            **attributes,
+        ),
+    )
+    store.write_csv(as_history(run, identity), snakemake.output.history)
+
+
+def as_history(run: Run, identity: Mapping) -> "pd.DataFrame":
+    """A row for each evaluation of a run, after who it is; steps are empty where not known."""
+    import pandas as pd  # which forks do without
+
+    history = pd.DataFrame(run.history)
+    history["step"] = history["step"].astype("Int64").mask(history["step"] == UNKNOWN)
+    ended = np.arange(len(history)) == len(history) - 1
+    for name, value in reversed((identity | {"diverged": ended & run.diverged}).items()):
+        history.insert(0, name, value)
+    return history
 
 
 def load_start(snapshots: Path | str, epoch: int) -> Start:
