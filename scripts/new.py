@@ -31,7 +31,7 @@ def write_study(name: str, folder: Path) -> None:
     for template, file in FILES.items():
         text = (TEMPLATES / template).read_text(encoding="utf-8")
         text = text.replace("config/claims.yaml", "mine.claims.yaml")
-        text = re.sub(r"\b(config\.)?mine\b", name, text)
+        text = re.sub(r"\bmine\b", name, text)
         (folder / file.format(name)).write_text(text, encoding="utf-8")
 
 

@@ -81,11 +81,11 @@ def test_a_name_that_cannot_be_a_module_is_refused(home, name):
 
 
 def test_the_template_is_a_study_where_it_lies(monkeypatch):
-    """As `snakedeploy` brings it: config/config.yaml names config/mine.py."""
+    """As `snakedeploy` brings it: config/config.yaml names mine.py beside it, and its claims."""
     monkeypatch.chdir(ROOT)
     config = completed(ROOT / "config" / "config.yaml")
     module = config["models"]["mine"]["factory"].partition(":")[0]
-    assert Path(*module.split(".")).with_suffix(".py").is_file()
+    assert (ROOT / "config" / f"{module}.py").is_file()
 
 
 def test_the_page_of_keys_is_what_the_schema_says():

@@ -16,10 +16,14 @@ if not isinstance(workflow.current_basedir, LocalSourceFile):
     )
 ROOT = Path(workflow.current_basedir).parents[1]  # of the clone, wherever the user's Snakefile is
 
-# before a lossgeo that is installed: here, and in the jobs, where Snakemake puts scripts/ last
-sys.path.insert(0, str(ROOT / "scripts"))
+# before a lossgeo that is installed: here, and in the jobs, where Snakemake puts scripts/ last. The
+# modules that another workflow's config names may lie beside it, where snakedeploy brings them
+PLACES = [str(ROOT / "scripts")]
+if ROOT.resolve() != Path.cwd().resolve():
+    PLACES.append(str(Path.cwd() / "config"))
+sys.path[:0] = PLACES
 os.environ.update(
-    PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT / "scripts"), os.environ.get("PYTHONPATH")]))
+    PYTHONPATH=os.pathsep.join(filter(None, [*PLACES, os.environ.get("PYTHONPATH")]))
 )
 
 from lossgeo import checks, data, digest, kernels, limits, registry, sections, study
