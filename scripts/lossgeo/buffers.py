@@ -9,7 +9,6 @@ of theta alone only once it is said which ones are meant. They are
 - `recalibrated`: computed anew at each theta on one fixed batch, see `recalibration`.
 """
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lossgeo.models import ModelError
-from lossgeo.parameters import Layout, join, unflatten
+from lossgeo.parameters import Layout, copy_of, join, unflatten
 
 MODES = ("frozen", "recalibrated")
 
@@ -30,7 +29,7 @@ def changed_by_training(model: nn.Module, inputs: Tensor) -> list[str]:
     before = dict(model.named_buffers())
     if not before:
         return []
-    tried = copy.deepcopy(model).train()
+    tried = copy_of(model).train()
     parameter = next(tried.parameters())
     inputs = inputs.to(parameter.device, parameter.dtype if inputs.is_floating_point() else None)
     cuda = [parameter.device] if parameter.is_cuda else []
@@ -115,7 +114,7 @@ def count_batches(model: nn.Module, batches: int) -> None:
 def copy_with(model: nn.Module, layout: Layout, statistics: Tensor) -> nn.Module:
     """A copy of the model with other running statistics (B,); it shares the parameters."""
     shared = {id(parameter): parameter for parameter in model.parameters()}
-    changed = copy.deepcopy(model, shared)
+    changed = copy_of(model, shared)
     write(changed, layout, statistics)
     return changed
 

@@ -35,8 +35,8 @@ from lossgeo.hessian import hessian_operator, sample_forms
 from lossgeo.models import ModelError
 from lossgeo.multilevel import ESTIMATORS
 from lossgeo.numerics import derive_seed, numpy_generator, torch_generator
-from lossgeo.objective import copy_of, evaluate, make_objective, mean_and_error, with_running
-from lossgeo.parameters import flatten, join
+from lossgeo.objective import evaluate, make_objective, mean_and_error, with_running
+from lossgeo.parameters import copy_of, flatten, join
 from lossgeo.results import Barrier, Line, Loss, Plane, Sharpness, Spectrum, Trace
 from lossgeo.surface import centred_grid
 

@@ -7,7 +7,6 @@ checked against the others: the second difference of a surface is the Hessian's 
 because both are of the same function.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from lossgeo.attention import slow_path
 from lossgeo.buffers import copy_with, has_batch_normalisation, running_statistics
 from lossgeo.losses import CROSS_ENTROPY, Loss, PerSample, make_loss, total
 from lossgeo.models import block_size, in_memory_format, memory_format
-from lossgeo.parameters import NONE, Layout, layout_of, unflatten
+from lossgeo.parameters import NONE, Layout, copy_of, layout_of, unflatten
 from lossgeo.recalibration import calibrated_once, calibration_size, recalibrate
 
 
@@ -134,17 +133,6 @@ def with_running(objective: Objective) -> Objective:
     layout, running = objective.layout, objective.running
     both = Layout(layout.names + running.names, layout.shapes + running.shapes)
     return replace(objective, layout=both, running=NONE)
-
-
-def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy, also of tensors that were computed from parameters (hooks keep some)."""
-    computed = {
-        id(value): value.detach().clone()
-        for module in model.modules()
-        for value in vars(module).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    }
-    return copy.deepcopy(model, computed)
 
 
 def with_samples(

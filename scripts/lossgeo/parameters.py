@@ -3,8 +3,9 @@
 theta holds what is trained: parameters with `requires_grad=False` are constants of the model.
 """
 
+import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,20 @@ NONE = Layout((), ())
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters that are not frozen (requires_grad), by name; tied ones once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def copy_of(model: nn.Module, shared: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """A deep copy, also of tensors that were computed from parameters (hooks keep some).
+
+    It shares the tensors in `shared`, by their `id`.
+    """
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, computed | dict(shared or {}))
 
 
 def layout_of(model: nn.Module) -> Layout:

@@ -1,6 +1,5 @@
 """The loss as a function of a part of theta, the rest staying where it is."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from lossgeo.models import ModelError
 from lossgeo.objective import Objective
-from lossgeo.parameters import Layout, put, trained
+from lossgeo.parameters import Layout, copy_of, put, trained
 
 
 def match(layout: Layout, patterns: Sequence[str]) -> list[str]:
@@ -45,7 +44,7 @@ def part_of(
     where a pattern matches no parameter.
     """
     names = match(objective.layout, patterns)
-    model = copy.deepcopy(objective.model)
+    model = copy_of(objective.model)
     put(model, theta)
     for name, parameter in trained(model).items():
         parameter.requires_grad_(name in names)

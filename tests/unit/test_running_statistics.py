@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lossgeo import buffers, gauss_newton, hessian, paths, probe, runs, store
+from lossgeo import buffers, checkpoints, gauss_newton, hessian, paths, probe, runs, store
 from lossgeo.hessian import hessian_operator, sample_forms
 from lossgeo.models import ModelError
 from lossgeo.objective import (
@@ -20,6 +20,7 @@ from lossgeo.objective import (
     with_running,
 )
 from lossgeo.parameters import flatten, put, unflatten
+from lossgeo.part import part_of, places
 from lossgeo.piecewise_affine import is_piecewise_affine
 from lossgeo.sharpness import average_rises, worst_case
 from lossgeo.surface import second_difference
@@ -233,6 +234,21 @@ def test_rises_under_noise_and_at_worst_are_of_that_loss(setting, statistics):
     assert float(worst.rises.mean()) == pytest.approx(1e-5 * float(slope.norm()), rel=1e-3)
 
 
+@both
+def test_products_of_a_part_of_theta_are_a_block_of_the_whole(setting, statistics):
+    exact = setting.exact_hessian(statistics)
+    objective = setting.objective(statistics)
+    part, theta = part_of(objective, setting.theta, ["norm1.*", "second.*"])
+    chosen = places(objective.layout, part.layout.names)
+    d = torch.randn(len(theta), dtype=torch.float64)
+    block = exact[chosen][:, chosen]
+    product = hessian_operator(part, theta) @ d
+    torch.testing.assert_close(product, block @ d, rtol=1e-9, atol=1e-12)
+    assert evaluate(part, theta).loss == pytest.approx(
+        evaluate(objective, setting.theta).loss, rel=1e-12
+    )
+
+
 def test_memory_changes_no_product(setting):
     """Statistics that are computed again give the same numbers."""
     objective = setting.objective("recalibrated")
@@ -318,6 +334,16 @@ def test_a_layer_without_statistics_of_its_own_is_recalibrated_alone(setting):
     )
     found = sample_logits(setting.objective("recalibrated"), setting.theta).T
     torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-13)
+
+
+def test_a_model_whose_hooks_keep_computed_tensors_has_statistics_too(setting):
+    """As torch's first weight normalisation does, which cannot be copied as it is."""
+    with pytest.warns(FutureWarning):
+        nn.utils.weight_norm(setting.model.second)
+    for statistics in buffers.MODES:
+        objective = setting.objective(statistics)
+        before = evaluate(Setting().objective(statistics), setting.theta).loss
+        assert evaluate(objective, flatten(setting.model)).loss == pytest.approx(before, rel=1e-10)
 
 
 class Counting(nn.Module):
@@ -456,3 +482,27 @@ def test_snapshots_keep_the_statistics_of_their_points(setting, tmp_path):
     np.testing.assert_array_equal(runs.load_start(path, 1).buffers, run.buffers[1])
     names = json.loads(store.attributes(path)["buffer_names"])
     assert names == [f"norm{k}.running_{which}" for k in (1, 2) for which in ("mean", "var")]
+
+
+@both
+def test_weights_from_elsewhere_bring_their_statistics(setting, statistics, tmp_path):
+    """Which are those of the point where they are frozen, and nothing where they are not."""
+    setting.model.float()
+    path = tmp_path / "weights.pt"
+    torch.save(setting.model.state_dict(), path)
+    fresh = ResNet()
+    running = buffers.running_statistics(fresh, setting.inputs[:2].float(), statistics)
+    point = checkpoints.load(path, fresh, running)
+    objective = make_objective(
+        fresh,
+        setting.inputs,
+        setting.targets,
+        statistics=statistics,
+        calibration=setting.calibration if statistics == "recalibrated" else None,
+    )
+    run = checkpoints.as_run([point], objective, objective)
+    assert (run.buffers is None) == (statistics == "recalibrated")
+    exact = functional.cross_entropy(
+        setting.exact_logits(statistics, setting.theta), setting.targets
+    )
+    assert run.history["train_loss"][0] == pytest.approx(float(exact), rel=1e-5)
