@@ -8,7 +8,6 @@ generators from one seed, and a result that prints itself.
 from __future__ import annotations
 
 import copy
-import fnmatch
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from lossgeo.multilevel import ESTIMATORS
 from lossgeo.numerics import derive_seed, numpy_generator, torch_generator
 from lossgeo.objective import evaluate, make_objective, mean_and_error, with_running
 from lossgeo.parameters import copy_of, flatten, join
+from lossgeo.part import part_of
 from lossgeo.results import Barrier, Line, Loss, Plane, Sharpness, Spectrum, Trace
 from lossgeo.surface import centred_grid
 
@@ -66,8 +66,8 @@ class Objective:
     loss: "cross-entropy" or "binary-cross-entropy", in nats, or "mse"; a loss of `torch.nn`; or any
         function (outputs, targets) -> (n,), the loss of each sample. `losses.make_loss` has their
         formulas, and more ways to name one.
-    parameters: names that theta is made of, `*` standing for anything ("blocks.0.*"); all with
-        requires_grad unless given. The others are constants.
+    parameters: names that theta is made of, `*` standing for anything ("blocks.0.*"), among those
+        with requires_grad; all of these unless given. The others are constants.
     statistics: of batch normalisation, for networks that have it. "frozen": the model's own,
         constants of L, and interpolated on a path between two networks; "recalibrated": computed at
         each theta on the inputs.
@@ -107,8 +107,6 @@ class Objective:
         with _own_settings(device):
             x, y = _collect(inputs, targets, samples, seed)
             own = copy_of(model).to(device, dtype).eval()
-            if parameters is not None:
-                _train_only(own, [parameters] if isinstance(parameters, str) else parameters)
             named = losses.make_loss(_of_samples(loss))
             few = _placed(x[:2], device, dtype), _placed(y[:2], device, dtype)
             _check(own, named, few, y)
@@ -123,6 +121,9 @@ class Objective:
                 loss=named,
             )
             theta = flatten(objective.model)
+            if parameters is not None:
+                patterns = [parameters] if isinstance(parameters, str) else parameters
+                objective, theta = part_of(objective, theta, patterns)
         self._name = type(model).__name__
         self._objective = objective
         self._theta = theta
@@ -327,6 +328,10 @@ class Objective:
         v'H_i v. That few samples put it too high is no part of the error.
         """
         seed = self.seed if seed is None else seed
+        if top < 1 or bottom < 0 or probes < 1:
+            raise ValueError(
+                f"top is {top}, bottom {bottom} and probes {probes}, expected at least 1, 0 and 1"
+            )
         with self._settings():
             found = spectrum.spectrum(
                 hessian_operator(self._objective, self._theta),
@@ -373,6 +378,10 @@ class Objective:
         The error has both parts: over the samples, and over the probes.
         """
         seed = self.seed if seed is None else seed
+        if probes < 2:
+            raise ValueError(
+                f"probes are {probes}, expected at least 2: their scatter is the error"
+            )
         with self._settings():
             found = trace.traces(
                 self._objective,
@@ -702,20 +711,6 @@ def _of_samples(loss: Any) -> Any:
         type(loss).__name__,
         lambda outputs, targets: each(outputs, targets).reshape(len(outputs), -1).mean(1),
     )
-
-
-def _train_only(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Make the parameters whose names match a pattern the trained ones of a model."""
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise ValueError(
-                f"parameters: no name matches {pattern!r}; expected some of {', '.join(names[:6])}"
-                f"{', ...' if len(names) > 6 else ''}"
-            )
-    for name, parameter in model.named_parameters():
-        chosen = any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-        parameter.requires_grad_(chosen)
 
 
 def _placed(values: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
