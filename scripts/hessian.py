@@ -11,6 +11,7 @@ import numpy as np
 
 from lossgeo import probe
 from lossgeo.curvature import Curvature, Measured, curvature
+from lossgeo.layers import LayerCurvature, curvature_of_layers
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import Evaluation, evaluate
 from lossgeo.parameters import Layout
@@ -100,6 +101,36 @@ def as_groups(
     return groups
 
 
+def group_of_layers(found: list[LayerCurvature], point: probe.Point) -> Group:
+    """The curvature of every layer as it is stored."""
+    tops = [layer.top.pairs for layer in found]
+    nats = {
+        "traces": ([layer.trace.value for layer in found], "traces of the layers' blocks of H"),
+        "traces_se": ([layer.trace.se for layer in found], "their standard errors"),
+        "eigenvalues": ([top.values[0] for top in tops], "the blocks' largest eigenvalues"),
+        "standard_errors": (
+            [layer.top.standard_errors[0] for layer in found],
+            "their standard errors over the samples",
+        ),
+        "residuals": ([top.residuals[0] for top in tops], "||H v - lambda v|| in the block"),
+    }
+    numbers = {
+        "converged": ([top.converged[0] for top in tops], "1: residual below tolerance"),
+        "exact": ([layer.exact for layer in found], "1: the trace needed no probe"),
+        "parameters": ([layer.parameters for layer in found], "parameters of the layer"),
+        "products": ([layer.products for layer in found], "products with the block of H"),
+    }
+    variables = {
+        name: Variable(("layer",), np.array(values), "nats", what)
+        for name, (values, what) in nats.items()
+    } | {
+        name: Variable(("layer",), np.array(values, dtype="int64"), "1", what)
+        for name, (values, what) in numbers.items()
+    }
+    layers = json.dumps([layer.layer for layer in found])
+    return Group(variables, {"status": point.status, "layers": layers})
+
+
 def main(snakemake) -> None:
     make_deterministic(snakemake.threads)
     config, snapshots = probe.config_of(snakemake), snakemake.input.snapshots
@@ -107,7 +138,8 @@ def main(snakemake) -> None:
     objective = probe.load_objective(
         snakemake.input.data, config, **config["objective"], seed=identity["seed"]
     )
-    settings = {key: config["hessian"][key] for key in config["hessian"] if key != "eigenvectors"}
+    others = ("eigenvectors", "layers")
+    settings = {key: value for key, value in config["hessian"].items() if key not in others}
     groups = {}
     for name in config["points"]:
         point = probe.load_point(snapshots, name)
@@ -132,6 +164,14 @@ def main(snakemake) -> None:
             evaluate(here, point.theta),
         )
         groups |= {f"{name}{suffix}": group for suffix, group in parts.items()}
+        if config["hessian"].get("layers"):
+            layers = curvature_of_layers(
+                here,
+                point.theta,
+                **{key: settings[key] for key in ("max_steps", "tolerance", "rest_probes")},
+                generator=torch_generator("layers", *identity.values(), name),
+            )
+            groups[f"{name}/layers"] = group_of_layers(layers, point)
     probe.write(
         snakemake,
         groups,

@@ -96,8 +96,11 @@ def of_points(config: Mapping, wildcards, stage: str, **entries: Any) -> Section
 
 
 def hessian(config: Mapping, wildcards) -> Section:
-    """Of the spectrum of a run's Hessians."""
-    return of_points(config, wildcards, "hessian")
+    """Of the spectrum of a run's Hessians; whether of single layers only where it is asked."""
+    settings = config["hessian"]
+    if not settings.get("layers"):
+        settings = _without(settings, "layers")
+    return of_points(config, wildcards, "hessian", hessian=settings)
 
 
 def landscape(config: Mapping, wildcards) -> Section:

@@ -146,6 +146,31 @@ def layers(paths: Paths) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def layer_curvature(paths: Paths) -> pd.DataFrame:
+    """One row per layer at a point of a run: trace and largest eigenvalue of its block of H."""
+    frames = []
+    for path, point, _ in _points(paths, "nodes"):
+        group = store.read(path, f"{point}/layers")
+        found = {name: variable.values for name, variable in group.variables.items()}
+        status = group.attributes["status"]
+        exact = np.where(found["exact"] == 1, "exact", "hutchinson")
+        frame = pd.DataFrame(
+            {
+                "layer": json.loads(group.attributes["layers"]),
+                "entries": found["parameters"],
+                "trace": found["traces"],
+                "trace_se": found["traces_se"],
+                "trace_method": exact if status == "ok" else np.nan,
+                "eigenvalue": found["eigenvalues"],
+                "eigenvalue_se": found["standard_errors"],
+                "residual": found["residuals"],
+                "converged": found["converged"] == 1,
+            }
+        )
+        frames.append(with_identity(_run(path) | {"point": point, "status": status}, frame))
+    return pd.concat(frames, ignore_index=True)
+
+
 def spectrum(paths: Paths) -> pd.DataFrame:
     """One row per quadrature node of the spectral density at a point of a run."""
     frames = []

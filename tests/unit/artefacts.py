@@ -94,6 +94,8 @@ def write_study(folder: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, list[
                 files[stage].append(where / f"{stage}.h5")
                 identity = identity_of(model, optimizer, seed) | OBJECTIVE
                 found = groups(model, optimizer, seed, rng)
+                if stage == "ladder" and model == "mlp-4":
+                    identity |= {"part": "a.*"}
                 if stage == "published":
                     identity |= {"samples": 20, "split": "test"}
                 if stage == "trajectory":
@@ -213,6 +215,26 @@ def hessian(model: str, optimizer: str, seed: int, rng) -> dict[str, Group]:
         split = eigenpairs("top", 0.9 * top, [1, 1, 1])
         split["cosines"] = Variable(("top",), gap * np.array([1.0, 0.9, 0.8]), "1", "cosines")
         groups[f"{point}/gauss_newton"] = Group(split, {"status": status})
+        layers = {
+            name: Variable(("layer",), gap * np.array(values), "nats", name)
+            for name, values in {
+                "traces": [20.0, 9.0],
+                "traces_se": [1.0, 0.5],
+                "eigenvalues": [7.0, 3.0],
+                "standard_errors": [0.5, 0.2],
+                "residuals": [1e-4, 1e-4],
+            }.items()
+        } | {
+            name: Variable(("layer",), np.array(values), "1", name)
+            for name, values in {
+                "converged": [int(status == "ok"), 0],
+                "exact": [1, 1],
+                "parameters": [180, 20],
+                "products": [20, 15],
+            }.items()
+        }
+        of_layers = {"status": status, "layers": '["a", "b"]'}
+        groups[f"{point}/layers"] = Group(layers, of_layers)
         groups[f"{point}/filter"] = Group(eigenpairs("top", 0.5 * top[:1], [1]), {"status": status})
         if optimizer == "wild":
             own = eigenpairs("top", 2 * top[:1], [1])

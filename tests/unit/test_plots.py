@@ -44,6 +44,7 @@ FIGURES = {  # and the module that draws them
     "steps": "speed",
     "correlations": "correlations",
     "curvature_by_width": "scaling",
+    "layer_curvature": "layers",
 }
 FILES = {  # the files that a figure reads beside the tables
     "lines": ["landscape"],

@@ -37,6 +37,7 @@ MAKERS = {
     "curvature": lambda files: tables.curvature(files["hessian"]),
     "spectrum": lambda files: tables.spectrum(files["hessian"]),
     "layers": lambda files: tables.layers(files["hessian"]),
+    "layer_curvature": lambda files: tables.layer_curvature(files["hessian"]),
     "ladder": lambda files: tables.ladder(files["ladder"]),
     "landscape": lambda files: tables.landscape(files["landscape"], 0.1, 0.01),
     "flatness": lambda files: tables.flatness(files["flatness"]),
@@ -99,7 +100,16 @@ def test_a_table_without_pairs_or_a_pca_still_has_described_columns(name):
     assert set(table.columns) <= set(tables.columns().index)
 
 
-MEASURED = ("eigenvalues", "curvature", "layers", "spectrum", "landscape", "flatness", "worst_case")
+MEASURED = (
+    "eigenvalues",
+    "curvature",
+    "layers",
+    "layer_curvature",
+    "spectrum",
+    "landscape",
+    "flatness",
+    "worst_case",
+)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +167,7 @@ def test_every_run_has_its_rows_at_every_point_with_its_status(made, name):
         ("curvature", ["loss", "loss_se", *ESTIMATES, "outliers", "outlier_gap"]),
         ("curvature", ["step", "products", "gauss_newton_products"]),
         ("layers", ["gauss_newton_trace", "gauss_newton_trace_se"]),
+        ("layer_curvature", ["trace", "trace_se", "eigenvalue", "eigenvalue_se", "residual"]),
         ("spectrum", ["node", "weight"]),
         ("ladder", ["eigenvalue", "eigenvalue_se", "residual"]),
         ("landscape", ["curvature", "curvature_se", "second_difference", "radius", "minima"]),

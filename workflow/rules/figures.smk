@@ -26,6 +26,8 @@ FIGURES = {
         ["published.h5", "landscape.h5"],
     ),
 }
+if config["hessian"]["layers"]:
+    FIGURES["layer_curvature"] = ("layers", ["hessian"], ["layer_curvature"], [])
 
 for figure, (family, stages, _, run_files) in FIGURES.items():
 

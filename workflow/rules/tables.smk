@@ -6,6 +6,9 @@ MADE_FROM = {
     "curvature": get_run_files("hessian.h5", "hessian"),
     "spectrum": get_run_files("hessian.h5", "hessian"),
     "layers": get_run_files("hessian.h5", "hessian"),
+    "layer_curvature": (
+        get_run_files("hessian.h5", "hessian") if config["hessian"]["layers"] else []
+    ),
     "ladder": get_run_files("ladder.h5", "ladder"),
     "landscape": get_run_files("landscape.h5", "landscape"),
     "flatness": get_run_files("flatness.h5", "flatness"),
