@@ -528,7 +528,11 @@ class Objective:
         return _own_settings(self._theta.device)
 
     def _about(self) -> dict[str, Any]:
-        return {"samples": self.samples, "units": self._objective.loss.units}
+        return {
+            "samples": self.samples,
+            "units": self._objective.loss.units,
+            "statistics": self._objective.statistics or "",
+        }
 
     def _random_directions(
         self, purpose: str, count: int, normalization: str, seed: int

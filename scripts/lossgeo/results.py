@@ -36,6 +36,7 @@ class Result(ABC):
     converged: bool
     samples: int  # N
     units: str
+    statistics: str = ""  # of batch normalisation: frozen or recalibrated; "" where there is none
 
     @property
     def _unit(self) -> str:
@@ -501,6 +502,7 @@ def _numbers(result: Result, name: str) -> dict[str, str | int | float]:
         "converged": int(result.converged),
         "samples": result.samples,
         "units": result.units,
+        **({"statistics": result.statistics} if result.statistics else {}),
     }
 
 

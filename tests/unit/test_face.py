@@ -471,6 +471,9 @@ def test_frozen_statistics_are_interpolated_and_recalibrated_ones_are_of_the_bat
     assert net.barrier(b.state_dict(), points=3).loss == pytest.approx(found.loss)
     with pytest.raises(ValueError, match="give Objective statistics='recalibrated'"):
         net.barrier(b, aligned=True)
+    assert found.to_xarray().attrs["statistics"] == "frozen"
+    plain = lossgeo.Objective(mlp.model, mlp.inputs, mlp.targets)
+    assert "statistics" not in plain.loss().to_xarray().attrs
     again = lossgeo.Objective(a, mlp.inputs, mlp.targets, statistics="recalibrated")
     a[2].reset_running_stats()
     a[2].momentum = None
