@@ -25,6 +25,7 @@ from lossgeo.hessian import twice_differentiable
 from lossgeo.kept import keep
 from lossgeo.losses import Loss, cotangents, is_traced_exactly, output_hessian
 from lossgeo.models import in_memory_format
+from lossgeo.numerics import torch_generator
 from lossgeo.objective import Objective, leaves_of
 from lossgeo.parameters import Layout, join, trained, unflatten
 
@@ -98,17 +99,18 @@ def sample_traces(objective: Objective, theta: Tensor) -> dict[str, Tensor]:
     samples is ever made for these; for all other parameters it is, by `torch.func`.
     """
     leaves = leaves_of(objective, theta)
-    layers = _known_layers(objective, leaves)
-    known = {f"{name}.{part}" for name, layer in layers.items() for part in trained(layer)}
+    layers, signs = _known_layers(objective, leaves), torch_generator("output probes")
+    known = {_full(name, part) for name, layer in layers.items() for part in trained(layer)}
     others = {name: leaf.detach() for name, leaf in leaves.items() if name not in known}
     blocks = []
     for inputs, targets in objective.blocks:
         with _recorded(layers) as calls:
             outputs = functional_call(objective.model, leaves, (inputs,))
-        rows = _rows_of_layers(objective.loss, outputs, targets, layers, calls) if layers else {}
+        pairs = cotangents(objective.loss, outputs, targets, generator=signs)
+        rows = _rows_of_layers(pairs, outputs, layers, calls) if layers else {}
         if others:
             fixed = {name: leaf.detach() for name, leaf in leaves.items() if name in known}
-            rows |= _rows_of_others(objective, (inputs, targets), outputs, others, fixed)
+            rows |= _rows_of_others(objective, (inputs, targets), outputs, others, fixed, signs)
         blocks.append(rows)
     return {name: torch.cat([rows[name] for rows in blocks]) for name in objective.layout.names}
 
@@ -193,9 +195,14 @@ def _known_layers(objective: Objective, leaves: dict[str, Tensor]) -> dict[str, 
             if len(calls[name]) == 1
             and len(calls[name][0].input) == samples
             and calls[name][0].input._version == calls[name][0].version
-            and all(uses[leaves[f"{name}.{part}"]] <= 1 for part in trained(layer))
+            and all(uses[leaves[_full(name, part)]] <= 1 for part in trained(layer))
         }
     return candidates
+
+
+def _full(layer: str, part: str) -> str:
+    """The name of a layer's parameter; the layer may be the model itself."""
+    return f"{layer}.{part}" if layer else part
 
 
 def _uses(output) -> Counter[Tensor]:
@@ -252,9 +259,8 @@ def _recorded(layers: dict[str, nn.Module]) -> Iterator[dict[str, list[_Call]]]:
 
 
 def _rows_of_layers(
-    loss: Loss,
+    pairs: Iterator[tuple[Tensor, Tensor]],
     outputs: Tensor,
-    targets: Tensor,
     layers: dict[str, nn.Module],
     calls: dict[str, list[_Call]],
 ) -> dict[str, Tensor]:
@@ -276,12 +282,12 @@ def _rows_of_layers(
             for layer, delta in zip(layers.values(), deltas, strict=True)
         ]
 
-    for a, b in cotangents(loss, outputs, targets):
+    for a, b in pairs:
         of_a = deltas_of(a)
         of_b = of_a if b is a else deltas_of(b)
         for (name, layer), *both in zip(layers.items(), of_a, of_b, strict=True):
             for part, products in _products(layer, *both, patches[name], norms[name]).items():
-                key = f"{name}.{part}"
+                key = _full(name, part)
                 rows[key] = rows[key] + products if key in rows else products
     return rows
 
@@ -322,6 +328,7 @@ def _rows_of_others(
     outputs: Tensor,
     others: dict[str, Tensor],
     fixed: dict[str, Tensor],
+    signs: torch.Generator,
 ) -> dict[str, Tensor]:
     """`sample_traces` of any parameters in one block, from every sample's own Jacobian."""
 
@@ -344,7 +351,7 @@ def _rows_of_others(
 
     parts = []
     for x, y, z in zip(*(part.split(CHUNK) for part in (*block, outputs.detach())), strict=True):
-        pairs = list(cotangents(objective.loss, z, y))
+        pairs = list(cotangents(objective.loss, z, y, generator=signs))
         left = torch.stack([a for a, _ in pairs], 1)  # (n, pairs, ...)
         is_same = pairs[0][0] is pairs[0][1]
         right = None if is_same else torch.stack([b for _, b in pairs], 1)

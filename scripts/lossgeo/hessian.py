@@ -76,7 +76,7 @@ def sample_forms(
     leaves = leaves_of(objective, theta)
     vectors = vectors.to(objective.device, objective.dtype)
     others = vectors if others is None else others.to(vectors)
-    forms = torch.empty(len(vectors), objective.samples, dtype=torch.float64)
+    forms = torch.zeros(len(vectors), objective.samples, dtype=torch.float64)
     at = 0
     for inputs, targets in objective.blocks:
         weights = torch.ones(len(targets), dtype=objective.dtype, device=objective.device)
@@ -85,8 +85,11 @@ def sample_forms(
         )
         for form, v, w in zip(forms, vectors, others, strict=True):
             product = _product(gradient_parts, leaves, v, objective.layout, create_graph=True)
-            (each,) = torch.autograd.grad(product @ w, weights, retain_graph=True)
-            form[at : at + len(targets)] = each
+            if product.requires_grad:
+                (each,) = torch.autograd.grad(
+                    product @ w, weights, retain_graph=True, materialize_grads=True
+                )
+                form[at : at + len(targets)] = each
         at += len(targets)
     return forms
 
@@ -167,6 +170,8 @@ def _product(
     create_graph: bool = False,
 ) -> Tensor:
     """grad (g' v), (P,), for a gradient g with its graph, which is kept."""
+    if not gradient_parts:  # constant
+        return torch.zeros_like(v)
     parts = unflatten(v, layout)
     product = torch.autograd.grad(
         tuple(gradient_parts.values()),

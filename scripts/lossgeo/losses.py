@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lossgeo.models import ModelError, load_factory
-from lossgeo.numerics import root, torch_generator
+from lossgeo.numerics import root
 
 MOST_OUTPUTS = 512  # of a sample, beyond which traces are estimated from PROBES
 PROBES = 32
@@ -121,9 +121,9 @@ def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 def right_classes(outputs: Tensor, targets: Tensor) -> Tensor:
     """(n,): the share of classes (n, ...) whose output has strictly the largest of (n, ..., K).
 
-    NaN where targets are not classes.
+    NaN where targets are not classes, as those of a single output.
     """
-    if targets.is_floating_point() or targets.shape != outputs.shape[:-1]:
+    if targets.is_floating_point() or targets.shape != outputs.shape[:-1] or outputs.shape[-1] < 2:
         return torch.full((len(outputs),), torch.nan, device=outputs.device)
     own = outputs.gather(-1, targets.long().unsqueeze(-1))
     right = (outputs >= own).sum(-1) == 1
@@ -148,9 +148,9 @@ CROSS_ENTROPY = make_loss()
 
 def total(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     """The sum of the losses of samples."""
-    if loss.smoothing is not None and targets.ndim == 1:
+    if loss.smoothing is not None and targets.ndim == 1 and not targets.is_floating_point():
         return functional.cross_entropy(
-            outputs, targets, reduction="sum", label_smoothing=loss.smoothing
+            outputs, targets.long(), reduction="sum", label_smoothing=loss.smoothing
         )
     return loss.of_samples(outputs, targets).sum()
 
@@ -192,13 +192,16 @@ def is_traced_exactly(loss: Loss, outputs: Tensor, targets: Tensor) -> bool:
     return loss.is_plain(targets) or outputs[0].numel() <= MOST_OUTPUTS
 
 
-def cotangents(loss: Loss, outputs: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def cotangents(
+    loss: Loss, outputs: Tensor, targets: Tensor, *, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs (a, b), both (n, ...), whose sum over a b' is each sample's A_i (see `output_hessian`).
 
     So tr J'AJ = sum (J'a)'(J'b) for any J. For the cross-entropy a = b = sqrt(p_k) (e_k - p); for
     others a = e_k and b = A e_k, k running through all outputs. Where a sample has more than
-    MOST_OUTPUTS of those, a are PROBES random signs over sqrt(PROBES), drawn for each sample by a
-    fixed seed, so that the sum is right on average (Hutchinson 1989).
+    MOST_OUTPUTS of those, a are PROBES random signs over sqrt(PROBES), so that the sum is right on
+    average (Hutchinson 1989). They are drawn from `generator`, which samples after these go on with
+    if their errors are to be independent.
     """
     if loss.is_plain(targets):
         p = outputs.detach().softmax(1)
@@ -213,7 +216,6 @@ def cotangents(loss: Loss, outputs: Tensor, targets: Tensor) -> Iterator[tuple[T
             a.view(len(a), -1)[:, k] = 1
             yield a, bend(a)
         return
-    generator = torch_generator("output probes")
     for _ in range(PROBES):
         signs = torch.randint(0, 2, outputs.shape, generator=generator) * 2 - 1
         a = signs.to(outputs) / PROBES**0.5

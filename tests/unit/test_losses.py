@@ -282,7 +282,7 @@ def test_the_cotangents_sum_to_the_second_derivative(problem):
     loss, z = problem.objective.loss, problem.outputs(problem.theta, problem.inputs).detach()
     flat = [
         (a.reshape(SAMPLES, -1), b.reshape(SAMPLES, -1))
-        for a, b in cotangents(loss, z, problem.targets)
+        for a, b in cotangents(loss, z, problem.targets, generator=torch.Generator())
     ]
     total = sum(torch.einsum("nk,nl->nkl", a, b) for a, b in flat)
     for i in range(SAMPLES):
@@ -310,6 +310,71 @@ def test_of_too_many_outputs_the_trace_is_estimated_and_says_so(problem, monkeyp
     assert not gauss_newton.is_exact(problem.objective, problem.theta)
     found = trace.of_samples(gauss_newton.sample_traces(problem.objective, problem.theta))
     assert float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.1)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_estimates_of_two_samples_have_independent_errors(is_known, monkeypatch):
+    monkeypatch.setattr(losses, "MOST_OUTPUTS", 2)
+    model = nn.Linear(5, 3, dtype=torch.float64)
+    if not is_known:
+        monkeypatch.setattr(gauss_newton, "_known_layers", lambda *arguments: {})
+    x = torch.ones(2 * gauss_newton.CHUNK, 5, dtype=torch.float64)
+    mixed = make_loss(lambda outputs, targets: outputs.sum(1).square())
+    objective = make_objective(
+        model, x, torch.zeros(len(x)), dtype=torch.float64, loss=mixed, block=gauss_newton.CHUNK
+    )
+    rows = gauss_newton.sample_traces(objective, flatten(model))
+    first, second = sum(part.sum(1) for part in rows.values()).split(gauss_newton.CHUNK)
+    assert (first != second).any()
+    assert (first - first.mean()).abs().max() > 0
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
+def test_the_model_may_be_one_layer(loss, generator):
+    model = nn.Linear(4, 3, dtype=torch.float64)
+    x = torch.randn(7, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (7,), generator=generator)
+    objective = make_objective(model, x, y, dtype=torch.float64, loss=loss)
+    theta = flatten(model)
+
+    def plain(v: Tensor) -> Tensor:
+        z = functional_call(model, {"weight": v[:12].view(3, 4), "bias": v[12:]}, (x,))
+        one_hot = nn.functional.one_hot(y, 3)
+        return squared(z, one_hot).mean() if loss == "mse" else nn.functional.cross_entropy(z, y)
+
+    found = trace.traces(objective, theta, rest_probes=2, generator=generator)
+    expected = torch.autograd.functional.hessian(plain, theta).trace()
+    assert found.exact
+    assert found.hessian.value == pytest.approx(float(expected), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
+def test_classes_may_be_of_any_whole_type(dtype, generator):
+    model, theta = affine(), flatten(affine())
+    x, y = torch.randn(9, 5, generator=generator), torch.arange(9) % 2
+    values = [
+        hessian.hessian_operator(make_objective(model, x, targets), theta) @ theta
+        for targets in (y, y.to(dtype))
+    ]
+    torch.testing.assert_close(*values)
+
+
+def test_whole_numbers_of_one_output_are_no_classes(generator):
+    x, y = torch.randn(6, 4, generator=generator), torch.arange(6)
+    model = nn.Linear(4, 1)
+    found = evaluate(make_objective(model, x, y, loss="mse"), flatten(model))
+    expected = (model(x)[:, 0] - y).square().mean().detach()
+    assert found.loss == pytest.approx(float(expected), rel=1e-6)
+    assert np.isnan(found.accuracy)
+
+
+def test_a_constant_gradient_has_no_second_derivative(generator):
+    x, model = torch.randn(6, 4, generator=generator), nn.Linear(4, 2)
+    l1 = make_loss(lambda outputs, targets: (outputs - targets).abs().mean(1))
+    objective = make_objective(model, x, torch.randn(6, 2, generator=generator), loss=l1)
+    theta = flatten(model)
+    assert (hessian.hessian_operator(objective, theta) @ theta == 0).all()
+    assert (hessian.sample_forms(objective, theta, theta[None]) == 0).all()
 
 
 def test_accuracy_is_of_all_tokens():
