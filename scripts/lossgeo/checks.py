@@ -95,6 +95,7 @@ def check(config: Mapping) -> None:
         )
     _check_seeds(config)
     _check_weights(config)
+    _check_statistics(config)
     _check_optimizers(config)
     _check_loss(config)
     _check_epochs(config)
@@ -190,11 +191,11 @@ def check_models(
     }
     has_device = config["device"].startswith("cuda")
     steps: dict[str, Any] = {"device": config["device"]} if has_device else {}
+    loss = {} if study.has_plain_loss(config) else {"loss": study.get_loss(config)}
+    steps |= loss  # before models, which are tried with it
     steps |= {f"models.{name}": spec for name, spec in models.items()}
     trainings = _trainings(config)
     steps |= trainings
-    loss = {} if study.has_plain_loss(config) else {"loss": study.get_loss(config)}
-    steps |= loss
     shape, example = ((), 0), None
     if models or trainings or loss:
         shape, example = _data_shape(config)
@@ -535,6 +536,17 @@ def _check_weights(config: Mapping) -> None:
                     f"{key}: found {file}, expected a file outside the folder of the results, "
                     f"{config['results']}, which holds what is computed alone"
                 )
+
+
+def _check_statistics(config: Mapping) -> None:
+    """What is recalibrated on some samples is asked for."""
+    for name, spec in config["models"].items():
+        if "calibration_samples" in spec and spec.get("statistics") != "recalibrated":
+            raise ConfigError(
+                f"config key models.{name}.calibration_samples: found it with statistics: "
+                f"{spec.get('statistics', 'not given')}, expected statistics: recalibrated, which "
+                "computes them on these samples; or leave the key out"
+            )
 
 
 def _check_references(config: Mapping) -> None:
@@ -948,6 +960,13 @@ def _check_targets(config: Mapping, targets: np.ndarray) -> None:
             f"{('n', *targets.shape[1:])}, which are tokens, expected cross-entropy, or classes "
             "(n,) or floating-point numbers as targets"
         )
+    for key, experiment in config["experiments"].items():
+        if "published" in experiment["stages"] and kind == "tokens":
+            raise ConfigError(
+                f"config key experiments.{key}.stages: found published, but the targets are "
+                f"{targets.dtype} {('n', *targets.shape[1:])}, which are tokens, expected other "
+                "stages: the published estimators are of one class for each sample"
+            )
     if name == "binary-cross-entropy" and kind == "numbers" and _is_outside(targets, 0, 1):
         raise ConfigError(
             f"config key loss: found {name}, but targets lie outside [0, 1], in which it takes them"

@@ -224,7 +224,7 @@ def cotangents(
 
 def check_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
     """Raise ModelError unless the loss of outputs (n, ...) is (n,), finite, and can be
-    differentiated twice."""
+    differentiated twice; and unless each value is a function of that sample alone."""
     try:
         z = outputs.detach().requires_grad_()
         values = loss.of_samples(z, targets)
@@ -241,6 +241,8 @@ def check_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
         (slope,) = torch.autograd.grad(values.sum(), z, create_graph=True)
         if slope.requires_grad:
             slope.sum().backward()
+        again, pairs = loss.of_samples(z, targets), zip(z.split(1), targets.split(1), strict=True)
+        alone = torch.cat([loss.of_samples(*pair) for pair in pairs])
     except ModelError:
         raise
     except Exception as error:
@@ -252,6 +254,16 @@ def check_loss(loss: Loss, outputs: Tensor, targets: Tensor) -> None:
         raise ModelError(
             f"the loss {loss.name}, or its first or second derivative, is not finite on "
             f"{len(outputs)} samples"
+        )
+    if not torch.equal(values, again):
+        raise ModelError(
+            f"the loss {loss.name}: two calls gave different values, expected the same; it must "
+            "draw nothing"
+        )
+    if not torch.allclose(alone, values, rtol=1e-3, atol=1e-3 * values.abs().max().item()):
+        raise ModelError(
+            f"the loss {loss.name}: a sample's value alone is another than beside others, expected "
+            "the same; what is measured is the mean over samples, each of which is by itself"
         )
 
 

@@ -481,7 +481,7 @@ def test_a_misspelt_word_for_epochs_is_told_what_is_possible():
         ),
         (
             "models/mlp-32/widht",
-            ["models.mlp-32.widht ", "unknown", "family, seeds, weights, width"],
+            ["models.mlp-32.widht ", "unknown", "family, parameters, seeds, weights, width"],
         ),
         ("experiments/optimizer/point", ["experiments.optimizer.point ", "unknown", "points"]),
     ],

@@ -404,11 +404,13 @@ def test_an_unknown_loss_is_refused(spec):
         (lambda z, y: z.detach().sum(1), "detached"),
         (lambda z, y: z.sum(1) / 0, "not finite"),
         (lambda z, y: z @ torch.ones(7), "failed"),
+        (lambda z, y: (z - z.mean(0)).square().sum(1), "alone is another than beside others"),
+        (lambda z, y: (z + torch.randn_like(z)).square().sum(1), "two calls"),
     ],
 )
 def test_a_loss_that_cannot_be_probed_is_refused(function, words):
     with pytest.raises(ModelError, match=words):
-        losses.check_loss(make_loss(function), torch.ones(2, 3), torch.tensor([0, 1]))
+        losses.check_loss(make_loss(function), torch.eye(2, 3), torch.tensor([0, 1]))
 
 
 def test_targets_that_do_not_fit_are_refused():
