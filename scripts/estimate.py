@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from lossgeo import costs
+from lossgeo.data import Contents
 
 FORMATS = {
     "core_hours": "{:.3f}".format,
@@ -17,15 +18,17 @@ FORMATS = {
 
 def main(snakemake) -> None:
     params = snakemake.params
-    asked = [costs.job(rule, name, section) for rule, name, section in params.jobs]
+    contents = Contents(*params.contents)
+    asked = [costs.job(rule, name, section, contents) for rule, name, section in params.jobs]
     asked += [
-        {"rule": rule, "job": f"{number}", "family": "", "operations": 0.0}
+        costs.without_model(rule, f"{number}")
         for rule, count in params.others.items()
         for number in range(count)
     ]
     results = Path(params.results)
     # of other studies on this machine; the study's own jobs are what the estimate is held against
-    past = [costs.measured(folder) for folder in other_studies(results)]
+    own = (params.digests, contents)
+    past = [costs.measured(folder, own) for folder in other_studies(results)]
     rates = pd.read_csv(
         params.committed, keep_default_na=False, na_values={"seconds_per_teraop": ""}
     )

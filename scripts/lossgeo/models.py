@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+BLOCK = 2**20  # numbers of the inputs that go through a network together
+ID = 64  # numbers for which a token id counts
+
 
 class ModelError(ValueError):
     """A model that cannot be built, or that the study cannot probe."""
@@ -139,9 +142,15 @@ def memory_format(model: nn.Module) -> torch.memory_format:
     return torch.channels_last if convolutional else torch.contiguous_format
 
 
-def block_size(model: nn.Module) -> int:
-    """How many samples go through the network together: with more, activations leave the cache."""
-    return 64 if memory_format(model) == torch.channels_last else 1024
+def block_size(model: nn.Module, inputs: Tensor) -> int:
+    """How many samples (n, ...) go through the network together.
+
+    With more, activations leave the cache. There are fewer of large ones, so that a block has no
+    more than BLOCK numbers, or BLOCK / ID token ids, of which a network makes vectors.
+    """
+    most = 64 if memory_format(model) == torch.channels_last else 1024
+    numbers = inputs[:1].numel() * (1 if inputs.is_floating_point() else ID)
+    return max(1, min(most, BLOCK // max(1, numbers)))
 
 
 def in_memory_format(inputs: Tensor, layout: torch.memory_format) -> Tensor:

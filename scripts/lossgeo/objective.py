@@ -139,7 +139,7 @@ def with_samples(
     objective: Objective, inputs: Tensor, targets: Tensor, *, block: int | None = None
 ) -> Objective:
     """The same objective on other samples, inputs (N, ...) and targets (N,)."""
-    block = block or max(block_size(objective.model), calibration_size(objective.model))
+    block = block or max(block_size(objective.model, inputs), calibration_size(objective.model))
     blocks = tuple(
         (_as_inputs(objective.model, x), _placed(objective.model, y))
         for x, y in zip(inputs.split(block), targets.split(block), strict=True)

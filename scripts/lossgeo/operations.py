@@ -1,7 +1,8 @@
 """How much work the jobs of a study do: operations, counted from what the config asks for.
 
-The samples that a job passes through its network times the network's operations per sample. What
-that takes is in `costs`, and what a job may take in `limits`.
+The samples that a job passes through its network times the network's operations per sample, and
+the inputs that it holds in memory: both by what the data hold (`data.Contents`). What that takes is
+in `costs`, and what a job may take in `limits`.
 
 Plain Python: the workflow imports it on every call, so it must not import torch.
 """
@@ -9,38 +10,38 @@ Plain Python: the workflow imports it on every call, so it must not import torch
 import math
 from collections.abc import Mapping
 
-SIZES = {"train": 60_000, "test": 10_000}  # where the config takes all samples: those of MNIST
-PIXELS, CLASSES = 784, 10
+from lossgeo.data import MNIST, Contents
+
 BACKWARD = 3  # forward and backward pass, in forward passes
+WHOLE = {"train", "fork", "curve", "ladder", "published"}  # rules whose jobs load whole splits
 # a rule that was never measured -> one that does the same, by whose rates its jobs go
 LIKE = {"tile": "landscape", "weights": "train"}
 
 
-def operations_per_sample(spec: Mapping) -> float:
+def operations_per_sample(spec: Mapping, contents: Contents = MNIST) -> float:
     """Floating-point operations of a forward pass of one sample; NaN for a user's model.
 
-    MLP of width w: 2 (784 w + 10 w). CNN: two convolutions of 3 x 3 on 28 x 28 and 14 x 14 pixels,
-    and two dense layers. Images other than MNIST's take as many more as they have pixels: not
-    counted.
+    Of d inputs and k outputs, an MLP of width w: 2 (d w + w k). CNN: two convolutions of 3 x 3, on
+    all pixels and on a quarter, and two dense layers.
     """
-    w = spec.get("width", math.nan)
+    w, outputs = spec.get("width", math.nan), contents.outputs
     if spec.get("family") == "mlp" and "factory" not in spec:
-        return 2.0 * w * (PIXELS + CLASSES)
+        return 2.0 * w * (math.prod(contents.input_shape) + outputs)
     if spec.get("family") == "cnn" and "factory" not in spec:
-        quarter = PIXELS // 4
-        convolutions = 9 * w * PIXELS + 9 * w * 2 * w * quarter
-        return 2.0 * (convolutions + 2 * w * (quarter // 4) * 128 + 128 * CLASSES)
+        channels, height, columns = contents.input_shape
+        first, second, last = ((height // n) * (columns // n) for n in (1, 2, 4))
+        convolutions = 9 * channels * w * first + 9 * w * 2 * w * second
+        return 2.0 * (convolutions + 2 * w * last * 128 + 128 * outputs)
     return math.nan
 
 
-def passes(rule: str, section: Mapping) -> float:
+def passes(rule: str, section: Mapping, contents: Contents = MNIST) -> float:
     """Samples that a job of a rule passes forwards, from its section of the config.
 
     What a rule does beside what is counted here (products of a Lanczos run, points that a surface
     needs) grows with it, and is in its rate.
     """
-    data = section["data"]
-    train, test = (data[f"{split}_samples"] or SIZES[split] for split in ("train", "test"))
+    train, test = _sizes(section, contents)
     samples = section.get("objective", {}).get("samples", section.get("samples", 0))
     points = len(section.get("points", [None]))
     step = BACKWARD * (2 if "sam" in section.get("optimizer", {}) else 1)
@@ -95,9 +96,40 @@ def family(section: Mapping) -> str:
     return "own" if "factory" in spec else spec["family"]
 
 
-def work(rule: str, section: Mapping) -> float:
-    """Operations of a job of a rule, by its section of the config; NaN for a user's model."""
-    return passes(rule, section) * operations_per_sample(section["model"])
+def work(rule: str, section: Mapping, contents: Contents | None = MNIST) -> float:
+    """Operations of a job of a rule, by its section of the config and what its data hold.
+
+    NaN for a user's model, and where it is not known what the data hold.
+    """
+    if contents is None:
+        return math.nan
+    each = operations_per_sample(section["model"], contents)
+    return passes(rule, section, contents) * each
+
+
+def more_mb(rule: str, section: Mapping, contents: Contents) -> float:
+    """Megabytes by which the inputs that a job holds outweigh those that it would hold of MNIST.
+
+    They are held twice, as they are loaded and as the network takes them.
+    """
+    more = inputs_held(rule, section, contents) - inputs_held(rule, section, MNIST)
+    return max(0.0, 2 * more / 1e6)
+
+
+def inputs_held(rule: str, section: Mapping, contents: Contents) -> float:
+    """Bytes of the inputs that a job of a rule holds, each once: all of them, or a sample."""
+    sizes = zip(_sizes(section, contents), (contents.train, contents.test), strict=True)
+    train, test = map(min, sizes)
+    found = section.get("objective", section)
+    asked = found.get("samples", section.get("evaluation_samples", 0))
+    count = train + test if rule in WHOLE else min(asked, train) + min(asked, test)
+    return float(count) * math.prod(contents.input_shape) * contents.entry_bytes
+
+
+def _sizes(section: Mapping, contents: Contents) -> tuple[int, int]:
+    """How many samples the splits train and test of a study have."""
+    data = section["data"]
+    return data["train_samples"] or contents.train, data["test_samples"] or contents.test
 
 
 def _grid_points(landscape: Mapping) -> int:

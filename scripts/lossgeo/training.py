@@ -90,7 +90,7 @@ def make_backward(
     `augment`, its second argument is a generator, and the batch's inputs are replaced by
     `augment(inputs, generator)`.
     """
-    format_in_memory, block = memory_format(model), block_size(model)
+    format_in_memory, block = memory_format(model), block_size(model, inputs)
     if buffers.changed_by_training(model, inputs[:2]) or buffers.has_batch_normalisation(model):
         block = len(inputs)
     model.to(device=device, memory_format=format_in_memory)

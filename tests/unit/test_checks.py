@@ -14,7 +14,7 @@ from snakemake.utils import update_config
 
 from lossgeo import checks, study
 from lossgeo.checks import ConfigError
-from lossgeo.data import DATASETS, FILES
+from lossgeo.data import DATASETS, FILES, MNIST, Contents
 
 from .configs import CONFIG, ROOT, SCHEMA, completed, put_data, with_fork, with_own_data
 
@@ -250,6 +250,22 @@ def test_sound_data_of_ones_own_pass(own):
 def test_an_unknown_data_set_needs_files_of_ones_own(config):
     config["data"]["name"] = "minst"
     refused(config, "data.name", "'minst'", "auto", "mnist, fashion-mnist", "source: files")
+
+
+def test_what_data_hold_is_known_or_read(config, tmp_path):
+    assert checks.get_contents(config) == MNIST, "whether its files are there or not"
+    config["data"]["name"] = "cifar-100"
+    assert checks.get_contents(config) == Contents((3, 32, 32), 100, 50_000, 10_000)
+    own = with_own_data(config, tmp_path)
+    for split, count in (("train", 8), ("test", 4)):
+        put_data(own, split, np.arange(count) % 3, (6, 5))
+    assert checks.get_contents(own) == Contents((1, 6, 5), 3, 8, 4)
+    ids = np.arange(12).reshape(4, 3)
+    path = tmp_path / "ids.npz"
+    arrays = {"inputs": ids, "targets": ids, "test_inputs": ids[:2], "test_targets": ids[:2]}
+    np.savez(path, **arrays)
+    own["data"] |= {"source": "npz", "file": str(path)}
+    assert checks.get_contents(own) == Contents((3,), 12, 4, 2, entry_bytes=8)
 
 
 @pytest.mark.parametrize("key", ["mean", "std"])

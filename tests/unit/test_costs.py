@@ -12,21 +12,25 @@ import torch
 from torch import nn
 
 from lossgeo import costs, operations
+from lossgeo.data import DATASETS, MNIST, Contents
 from lossgeo.models import build
 
 SECTION = {
     "model": {"family": "mlp", "width": 8},
-    "data": {"train_samples": 1000, "test_samples": None},
+    "data": {"train_samples": 1000, "test_samples": None, "sha256": DATASETS["mnist"].sha256},
     "epochs": 3,
     "evaluations_per_epoch": 2,
     "evaluation_samples": 50,
 }
 
 
+@pytest.mark.parametrize(
+    "contents", [MNIST, DATASETS["cifar-100"].contents, Contents((2, 9, 14), 3)], ids=str
+)
 @pytest.mark.parametrize("spec", [{"family": "mlp", "width": 7}, {"family": "cnn", "width": 3}])
-def test_operations_are_twice_the_multiplications_of_every_layer(spec):
+def test_operations_are_twice_the_multiplications_of_every_layer(spec, contents):
     """Each output is a sum over as many products as the weight has entries for it."""
-    model, counted = build(spec, (1, 28, 28), 10), 0
+    model, counted = build(spec, contents.input_shape, contents.outputs), 0
 
     def count(layer: nn.Module, inputs: tuple, outputs: torch.Tensor) -> None:
         nonlocal counted
@@ -36,8 +40,17 @@ def test_operations_are_twice_the_multiplications_of_every_layer(spec):
         if hasattr(layer, "weight"):
             layer.register_forward_hook(count)
     with torch.no_grad():
-        model(torch.zeros(1, 1, 28, 28))
-    assert operations.operations_per_sample(spec) == counted
+        model(torch.zeros(1, *contents.input_shape))
+    assert operations.operations_per_sample(spec, contents) == counted
+
+
+def test_all_samples_are_those_that_the_data_hold():
+    section = SECTION | {"data": {"train_samples": None, "test_samples": None}}
+    own = Contents((5,), 2, train=300, test=20)
+    assert operations.passes("train", section, own) == 3 * (3 * 300 + 2 * 2 * 50)
+    assert operations.work("train", section, own) == 3 * 1100 * 2 * 8 * 7
+    assert operations.passes("train", section) == 3 * (3 * 60_000 + 2 * 2 * 50)
+    assert np.isnan(operations.work("train", section, None)), "not known what the data hold"
 
 
 def test_a_training_run_passes_every_sample_forwards_and_backwards():
@@ -55,7 +68,7 @@ def test_a_users_model_has_no_known_operations():
 
 def jobs(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["rule", "family", "operations", "core_seconds"])
-    return frame.assign(job=[str(i) for i in range(len(rows))], peak_mb=100.0)
+    return frame.assign(job=[str(i) for i in range(len(rows))], peak_mb=100.0, more_mb=0.0)
 
 
 def test_rates_are_recovered_from_jobs_without_noise():
@@ -66,6 +79,13 @@ def test_rates_are_recovered_from_jobs_without_noise():
     expected = costs.expect(jobs(("train", "mlp", 3e12, np.nan)), found)
     assert expected["expected_s"].item() == pytest.approx(17)
     assert not expected["guess"].any()
+
+
+def test_memory_is_expected_to_grow_with_the_inputs():
+    """900 MB were measured with 300 MB more than of MNIST: 600 MB, and what is more again."""
+    past = jobs(("train", "mlp", 1e12, 3.0)).assign(peak_mb=900.0, more_mb=300.0)
+    asked = jobs(("train", "mlp", 1e12, 0), ("train", "mlp", 1e12, 0)).assign(more_mb=[0.0, 50.0])
+    assert costs.expect(asked, costs.fit(past))["expected_mb"].tolist() == [600.0, 650.0]
 
 
 def test_what_was_not_measured_is_a_guess():
@@ -91,7 +111,7 @@ def test_a_rule_that_was_never_measured_goes_by_one_that_does_the_same():
 
 TILE = {
     "model": {"family": "mlp", "width": 8},
-    "data": {"train_samples": 1000, "test_samples": None},
+    "data": {"train_samples": 1000, "test_samples": None, "sha256": DATASETS["mnist"].sha256},
     "points": ["matched", "final"],
     "objective": {"samples": 60},
     "landscape": {
@@ -130,6 +150,27 @@ def test_a_summary_holds_what_was_measured_against_what_was_expected():
     assert table.loc["train", ["jobs", "done"]].tolist() == [2, 1]
     assert table.loc["all", "core_hours"] == pytest.approx(20 / 3600)
     assert table.loc["all", "ratio"] == pytest.approx(1.2)
+
+
+def test_what_measured_jobs_did_is_known_of_public_data_and_of_ones_own(tmp_path):
+    """Jobs on other data count for no rate."""
+    own, digests = Contents((5,), 2, train=300, test=20), {"data.npz": "1" * 64}
+    for seed, sha256 in enumerate([SECTION["data"]["sha256"], digests, {"data.npz": "2" * 64}]):
+        benchmark = tmp_path / "benchmarks" / "train" / "mlp-8" / "sgd" / f"seed{seed}.tsv"
+        artefact = tmp_path / "runs" / "mlp-8" / "sgd" / f"seed{seed}" / "snapshots.h5"
+        for path in (benchmark, artefact):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        benchmark.write_text("s\th:m:s\tmax_rss\tcpu_time\n5.0\t0:00:05\t321.5\t4.5\n")
+        with h5py.File(artefact, "w") as file:
+            section = SECTION | {"data": SECTION["data"] | {"sha256": sha256}}
+            file.attrs["config"] = json.dumps(section)
+    jobs = costs.measured(tmp_path, (digests, own))
+    passed = operations.passes("train", SECTION)
+    np.testing.assert_equal(
+        jobs["operations"].to_numpy(), [passed * 2 * 8 * 794, passed * 2 * 8 * 7, np.nan]
+    )
+    assert costs.fit(jobs)["jobs"].tolist() == [2]
+    assert costs.measured(tmp_path)["operations"].isna().sum() == 2
 
 
 def test_measured_jobs_are_read_with_what_their_artefacts_say(tmp_path):

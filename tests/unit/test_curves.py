@@ -215,7 +215,7 @@ def test_a_batch_in_shares_that_fit_the_cache_is_one_batch(generator):
     inputs = torch.randn(150, 1, 8, 8, generator=generator, dtype=torch.float64)
     targets = torch.randint(0, 3, (150,), generator=generator)
     model = build({"family": "cnn", "width": 2}, (1, 8, 8), 3, seed=0).double()
-    assert block_size(model) < 100
+    assert block_size(model, inputs) < 100
     a, b = (
         nn.utils.parameters_to_vector(
             build({"family": "cnn", "width": 2}, (1, 8, 8), 3, seed=seed).double().parameters()

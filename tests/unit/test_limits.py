@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lossgeo import limits, operations
+from lossgeo.data import MNIST, Contents
 from lossgeo.limits import Rate
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,32 @@ def test_a_job_gets_several_times_what_its_operations_are_expected_to_take():
     assert 4 * seconds / 60 <= found <= 4 * seconds / 60 + 5
     assert 2 * found - 5 <= limits.minutes(RATES, "train", long, 2) <= 2 * found
     assert limits.minutes(RATES, "train", section(MLP), 1) == limits.LEAST_MINUTES
+
+
+def test_larger_inputs_are_added_to_the_memory_that_was_measured_on_mnist():
+    """Twice 2,000 float32 images of 3 x 64 x 64 pixels and all 300 test ones, less MNIST's."""
+    data = {"train_samples": 2000, "test_samples": None}
+    own = Contents((3, 64, 64), 7, train=50_000, test=300)
+    more = 2 * 4 * (2300 * 3 * 64 * 64 - (2000 + 10_000) * 784) / 1e6
+    found = limits.memory(RATES, "train", section(MLP) | {"data": data}, 1, own)
+    assert found == pytest.approx(1.5 * (900 + more), abs=100)
+    ids = own._replace(entry_bytes=8)
+    assert limits.memory(RATES, "train", section(MLP) | {"data": data}, 1, ids) > found
+    assert limits.memory(RATES, "train", section(MLP), 1, MNIST) == 1400
+    small = Contents((5,), 2, train=100, test=100)
+    assert limits.memory(RATES, "train", section(MLP), 1, small) == 1400
+
+
+@pytest.mark.parametrize("family", [MLP, {"factory": "mine:build"}], ids=str)
+def test_a_stage_holds_the_samples_that_it_is_measured_on(family):
+    probed = section(family) | {"objective": {"samples": 1000}}
+    large = Contents((3, 1000, 1000), 7, train=50_000, test=300)
+    held = (1000 + 300) * 3e6 * 4
+    assert operations.inputs_held("hessian", probed, large) == held
+    alignment = {"model": family, "data": probed["data"], "points": ["final"]}
+    assert operations.inputs_held("alignment", alignment, large) == 0
+    mnist = (1000 + 1000) * 784 * 4
+    assert operations.more_mb("hessian", probed, large) == pytest.approx(2 * (held - mnist) / 1e6)
 
 
 def test_what_was_not_measured_counts_as_the_largest_that_was():

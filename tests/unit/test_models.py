@@ -122,9 +122,19 @@ def test_only_convolutions_ask_for_channels_last(mlp, cnn):
 
 
 def test_fewer_samples_go_through_convolutions_together_than_through_other_networks(mlp, cnn):
-    assert block_size(mlp.model) == 1024
-    assert block_size(nn.Conv1d(1, 1, 3)) == 1024
-    assert block_size(cnn.model) == block_size(nn.Conv2d(1, 1, 3)) == 64
+    images = torch.zeros(1, 1, 28, 28)
+    assert block_size(mlp.model, images) == 1024
+    assert block_size(nn.Conv1d(1, 1, 3), torch.zeros(1, 1, 784)) == 1024
+    assert block_size(cnn.model, images) == block_size(nn.Conv2d(1, 1, 3), images) == 64
+
+
+def test_fewer_samples_go_through_together_where_they_are_large(mlp, cnn):
+    """2^20 numbers at most, or 2^14 token ids; one sample at least."""
+    assert block_size(mlp.model, torch.zeros(1, 4096, 16)) == 16
+    assert block_size(cnn.model, torch.zeros(1, 2, 256, 256)) == 8
+    assert block_size(mlp.model, torch.zeros(1, 512, dtype=torch.int64)) == 32
+    assert block_size(mlp.model, torch.zeros(1, 16, dtype=torch.int64)) == 1024
+    assert block_size(mlp.model, torch.zeros(1, 2**21)) == 1
 
 
 def test_a_single_channel_gets_the_strides_that_were_asked_for():

@@ -180,7 +180,7 @@ def test_a_step_in_shares_is_torchs_on_the_whole_batch(samples, batch):
     inputs = torch.randn(samples, 1, 8, 8, generator=generator)
     targets = torch.randint(0, 3, (samples,), generator=generator)
     model = build({"family": "cnn", "width": 2}, (1, 8, 8), 3, seed=0)
-    assert block_size(model) < min(samples, batch)
+    assert block_size(model, inputs) < min(samples, batch)
     objective = make_objective(copy.deepcopy(model), inputs[:8], targets[:8])
     plain = copy.deepcopy(model)
     plain.pool1, plain.pool2 = nn.MaxPool2d(2), nn.MaxPool2d(2)

@@ -22,9 +22,7 @@ PLACES = [str(ROOT / "scripts")]
 if ROOT.resolve() != Path.cwd().resolve():
     PLACES.append(str(Path.cwd() / "config"))
 sys.path[:0] = PLACES
-os.environ.update(
-    PYTHONPATH=os.pathsep.join(filter(None, [*PLACES, os.environ.get("PYTHONPATH")]))
-)
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, [*PLACES, os.environ.get("PYTHONPATH")])))
 
 from lossgeo import checks, data, digest, kernels, limits, registry, sections, study
 
@@ -370,10 +368,16 @@ def get_job_section(rule, names):
     return getattr(sections, rule)(config, wildcards) if "model" in dict(names) else None
 
 
+@cache
+def get_contents():
+    """What the data hold."""
+    return checks.get_contents(config)
+
+
 def get_memory(rule, wildcards, attempt):
     """Megabytes for a job of a rule: on a retry more, but not more than there is."""
     section = get_job_section(rule, tuple(wildcards.items()))
-    first, asked = (limits.memory(RATES, rule, section, n) for n in (1, attempt))
+    first, asked = (limits.memory(RATES, rule, section, n, get_contents()) for n in (1, attempt))
     given = workflow.global_resources.get("mem_mb")
     most = given.value if given is not None else None
     return asked if most is None else max(first, min(asked, most))
@@ -382,7 +386,7 @@ def get_memory(rule, wildcards, attempt):
 def get_minutes(rule, wildcards, attempt):
     """Minutes for a job of a rule."""
     section = get_job_section(rule, tuple(wildcards.items()))
-    return limits.minutes(RATES, rule, section, attempt)
+    return limits.minutes(RATES, rule, section, attempt, get_contents())
 
 
 def get_jobs():

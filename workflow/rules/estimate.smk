@@ -7,6 +7,8 @@ rule estimate:
     params:
         jobs=lambda wildcards: get_jobs(),
         others={"table": len(TABLES), "figure": len(rules.figures.input) // 2, "verdicts": 1},
+        contents=lambda wildcards: list(get_contents()),
+        digests=lambda wildcards: study.get_data_spec(config)["sha256"],
         results=RESULTS,
         committed=f"{ROOT}/benchmarks/costs.csv",
     message:

@@ -16,7 +16,8 @@ def get_seconds(job):
     if ours.get("ROOT") != ROOT:
         return limits.seconds(RATES, job.rule.name, None)
     name = get_own_name(job.rule)
-    return limits.seconds(RATES, name, ours["get_job_section"](name, tuple(job.wildcards.items())))
+    section = ours["get_job_section"](name, tuple(job.wildcards.items()))
+    return limits.seconds(RATES, name, section, ours["get_contents"]())
 
 
 def count_jobs():
