@@ -70,7 +70,8 @@ class Objective:
         with requires_grad; all of these unless given. The others are constants.
     statistics: of batch normalisation, for networks that have it. "frozen": the model's own,
         constants of L, and interpolated on a path between two networks; "recalibrated": computed at
-        each theta on the inputs.
+        each theta on the inputs. Errors over the samples are those for the statistics as they are;
+        that other samples would give others can be the larger part.
     seed: of every random direction and probe.
     samples: the first so many; all unless given.
     device, dtype: the model's own unless given; half precision becomes float32.
@@ -539,6 +540,12 @@ class Objective:
     ) -> list[Tensor]:
         if count < 1:
             raise ValueError(f"directions are {count}, expected at least 1")
+        shapes = self._objective.layout.shapes
+        if normalization in ("filter", "layer") and all(len(shape) < 2 for shape in shapes):
+            raise ValueError(
+                f"normalization is {normalization!r}, and all parameters are vectors, which such "
+                "directions do not move; expected 'model', 'element' or 'none'"
+            )
         return [
             random_direction(
                 self._theta,

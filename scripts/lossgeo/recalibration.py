@@ -6,6 +6,11 @@ after it by this mean and the unbiased variance, as torch does in evaluation: wh
 `reset_running_stats`, a forward pass in training mode with `momentum=None`, and evaluation give,
 with dropout off throughout (Izmailov et al. 2018; Jordan et al. 2023). The statistics have a graph:
 gradients, products with the Hessian and Jacobians are those of L(theta) as it is evaluated.
+
+L is the mean over its samples for this one batch, and so are its standard errors over them: that
+another batch gives other statistics is no part of these. It is of order 1 / sqrt(C) too, and where
+C is not much larger than N it can be the larger part. In a study each seed draws a batch of its
+own, so that intervals over seeds contain it.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,8 @@
 
 Every result has a `value`, its standard error `se` and a flag `converged`; printing it says all
 three in words. What the error contains, and what it does not, is in each class's docstring. The
-samples' part of it is s / sqrt(N), that of N samples drawn at random.
+samples' part of it is s / sqrt(N), that of N samples drawn at random. With recalibrated statistics
+it is that for one calibration batch, whose choice is not part of it.
 """
 
 from __future__ import annotations

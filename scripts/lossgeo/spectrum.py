@@ -109,10 +109,10 @@ def leading(
     `start` (P,) should be rich in them, but not only: the sum of good guesses and a share of a
     random vector, without which what the guesses lack is never found. As in `spectrum`, the run
     goes on until they have converged, at most `max_steps`. All NaN where the operator or `start` is
-    not finite.
+    not finite, or `start` is 0.
     """
     max_steps = min(max_steps, operator.size)
-    if not (torch.isfinite(start).all() and _is_finite(operator)):
+    if not (torch.isfinite(start).all() and start.any() and _is_finite(operator)):
         return padded(np.empty(0), start.unsqueeze(0)[:0], np.empty(0), tolerance, top), 1
     steps = min(top + 5, max_steps)
     run, (pairs, _) = _converged_run(operator, start, steps, max_steps, top, 0, tolerance)

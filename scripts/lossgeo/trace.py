@@ -81,14 +81,15 @@ def filter_curvature_of_samples(traces: dict[str, Tensor], theta: Tensor, layout
     """E[d'G_i d] of every sample over filter-normalised random directions d, (N,).
 
     sum_f ||w_f||^2 / n_f tr (G_i)_ff, from `gauss_newton.sample_traces`: the curvature that random
-    lines and planes show on average, without a direction drawn.
+    lines and planes show on average, without a direction drawn. NaN where no parameter has filters.
     """
     spread = unflatten(filter_spread(theta, layout).double(), layout)
-    return sum(
+    parts = [
         traces[name] @ part.flatten(1)[:, 0].square().to(traces[name])
         for name, part in spread.items()
         if part.ndim > 1
-    )
+    ]
+    return sum(parts) if parts else of_samples(traces) * torch.nan
 
 
 def estimate(values: Tensor) -> Estimate:

@@ -253,9 +253,14 @@ def _answer(
         if "parameters" in step:
             model = build(step, input_shape, outputs, example=example)
             try:
-                match(layout_of(model), step["parameters"])
+                names = match(layout_of(model), step["parameters"])
             except ModelError as error:
                 return f"{key}.parameters: {error}"
+            if all(trained(model)[name].ndim < 2 for name in names):
+                return (
+                    f"{key}.parameters: {', '.join(names)} are vectors, which filter-normalised "
+                    "directions do not move; expected a weight of two or more axes among them"
+                )
         if "permutations" in step:
             from lossgeo import permutations
 

@@ -364,6 +364,14 @@ def test_a_measurement_that_cannot_be_made_says_why(net, method, arguments, mess
         getattr(net, method)(**arguments)
 
 
+def test_directions_that_move_no_parameter_are_refused(model, mlp):
+    biases = lossgeo.Objective(model, mlp.inputs, mlp.targets, parameters="*.bias")
+    for method in (biases.line, biases.plane):
+        with pytest.raises(ValueError, match="'filter', and all parameters are vectors"):
+            method()
+    assert biases.line(normalization="model").curvature != 0
+
+
 def test_a_network_whose_units_are_not_known_takes_a_table(mlp):
     class Other(nn.Module):
         def __init__(self):
@@ -374,11 +382,16 @@ def test_a_network_whose_units_are_not_known_takes_a_table(mlp):
             return self.last(torch.relu(self.first(x.flatten(1))))
 
     one, two = Other(), Other()
+    state = one.state_dict()
+    flipped = {name: state[name].flip(0) for name in ("first.weight", "first.bias")}
+    two.load_state_dict(state | flipped | {"last.weight": state["last.weight"].flip(1)})
     with pytest.raises(ValueError, match="units of Other can change places is not known"):
         lossgeo.Objective(one, mlp.inputs, mlp.targets).barrier(two, aligned=True)
     table = {"hidden": {"first.weight": 0, "first.bias": 0, "last.weight": 1}}
     net = lossgeo.Objective(one, mlp.inputs, mlp.targets, permutations=table)
-    assert net.barrier(two, aligned=True).value <= net.barrier(two).value
+    aligned = net.barrier(two, aligned=True)
+    assert aligned.value < 1e-5
+    assert aligned.permuted == 4
     wrong = {"hidden": {"first.weight": 0, "last.weight": 1}}
     net = lossgeo.Objective(one, mlp.inputs, mlp.targets, permutations=wrong)
     with pytest.raises(ValueError, match="in no group, and of a fitting length"):

@@ -60,6 +60,19 @@ def test_the_spectrum_and_the_trace_are_those_of_the_block(mlp, generator):
     assert found.trace.value == pytest.approx(float(torch.trace(block)), rel=1e-10)
 
 
+def test_vectors_have_no_filters(mlp, generator):
+    objective, theta = part_of(mlp.objective, mlp.theta, ["*.bias"])
+    where = places(mlp.objective.layout, objective.layout.names)
+    settings = {"top": 2, "bottom": 1, "probes": 1, "steps": 8, "max_steps": 12}
+    found = curvature(
+        objective, theta, rest_probes=2, generator=generator, tolerance=1e-6, **settings
+    )
+    block = mlp.hessian[where][:, where]
+    assert found.trace.value == pytest.approx(float(torch.trace(block)), rel=1e-10)
+    assert np.isnan(found.filter_curvature.value)
+    assert np.isnan(found.largest["filter"].pairs.values).all()
+
+
 def test_lines_and_worst_rises_leave_the_rest_where_it_is(case, chosen, generator):
     objective, theta, where = chosen
     d = torch.zeros_like(case.theta)

@@ -44,6 +44,7 @@ def test_a_pattern_of_no_parameter_is_refused_before_any_job():
     for patterns, words in (
         (["output.*"], None),
         (["output.*", "blocks.*"], "models.a.parameters: no parameter matches 'blocks.*'"),
+        (["*.bias"], "models.a.parameters: hidden.bias, output.bias are vectors"),
     ):
         (found,) = checks.try_out({"models.a": mlp | {"parameters": patterns}}, (1, 3, 3), 3)
         assert found is words is None or found.startswith(words)
