@@ -65,7 +65,7 @@ def filter_scale(theta: Tensor, layout: Layout) -> Tensor:
         [
             w.flatten(1).norm(dim=1).repeat_interleave(w[0].numel())
             if w.ndim > 1
-            else torch.zeros_like(w)
+            else torch.zeros_like(w).view(-1)
             for w in unflatten(theta, layout).values()
         ]
     )

@@ -161,6 +161,8 @@ def _pushforward(
     inputs = in_memory_format(inputs, torch.contiguous_format)
     with twice_differentiable():
         outputs = functional_call(objective.model, leaves, (inputs,))
+    if not outputs.requires_grad:  # no parameter has a part in them: J = 0
+        outputs = outputs + 0 * sum(leaf.sum() for leaf in leaves.values())
     u = torch.zeros_like(outputs, requires_grad=True)
     pulled = torch.autograd.grad(
         outputs, tuple(leaves.values()), u, create_graph=True, materialize_grads=True

@@ -125,7 +125,8 @@ def gradient(objective: Objective, theta: Tensor) -> Tensor:
     total = torch.zeros(objective.layout.size, dtype=objective.dtype, device=objective.device)
     for inputs, targets in objective.blocks:
         loss = loss_of_block(objective, leaves, inputs, targets)
-        total += join(torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True))
+        if loss.requires_grad:
+            total += join(torch.autograd.grad(loss, tuple(leaves.values()), materialize_grads=True))
     return total
 
 
@@ -155,6 +156,8 @@ def _gradient_parts(
     inputs = in_memory_format(inputs, torch.contiguous_format)
     with twice_differentiable():
         loss = loss_of_block(objective, leaves, inputs, targets, weights)
+    if not loss.requires_grad:  # no parameter has a part in it
+        return {}
     parts = torch.autograd.grad(
         loss, tuple(leaves.values()), create_graph=True, materialize_grads=True
     )
