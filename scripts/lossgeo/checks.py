@@ -193,7 +193,7 @@ def check_models(
     steps: dict[str, Any] = {"device": config["device"]} if has_device else {}
     loss = {} if study.has_plain_loss(config) else {"loss": study.get_loss(config)}
     steps |= loss  # before models, which are tried with it
-    steps |= {f"models.{name}": spec for name, spec in models.items()}
+    steps |= {f"models.{name}": s | {"probed": _probed(config, name)} for name, s in models.items()}
     trainings = _trainings(config)
     steps |= trainings
     shape, example = ((), 0), None
@@ -224,6 +224,17 @@ def check_models(
         seen = [memory.key_of(np.ascontiguousarray(a).tobytes()) for a in example or ()]
         known = [steps, shape, seen, code, weights, own, packages, sys.version]
         memory.recall(memory.key_of(json.dumps(known)), work)
+
+
+def _probed(config: Mapping, model: str) -> dict[str, Any]:
+    """What is asked of the parameters of a model: how many eigenpairs, and which directions."""
+    experiments = [e for e in config["experiments"].values() if model in e["models"]]
+    stages = {stage for experiment in experiments for stage in experiment["stages"]}
+    hessian, random = config["hessian"], stages & {"landscape", "flatness"}
+    return {
+        "eigenpairs": hessian["top"] + hessian["bottom"] if "hessian" in stages else 0,
+        "directions": {f"{s}.normalization": config[s]["normalization"] for s in sorted(random)},
+    }
 
 
 def _trainings(config: Mapping) -> dict[str, Any]:

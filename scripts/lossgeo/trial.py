@@ -4,9 +4,10 @@ A factory is foreign code: it may crash, hang, or change what all models share.
 """
 
 import json
+import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,7 +27,7 @@ from lossgeo.losses import Loss, check_loss, make_loss
 from lossgeo.models import ModelError, build
 from lossgeo.numerics import make_deterministic, torch_generator
 from lossgeo.objective import make_objective, sample_logits, with_samples
-from lossgeo.parameters import flatten, layout_of, trained
+from lossgeo.parameters import Layout, flatten, layout_of, trained
 from lossgeo.part import match
 from lossgeo.trial_training import try_training
 
@@ -250,17 +251,12 @@ def _answer(
             try_model(step, input_shape, outputs, two, loss)
         if "weights" in step:
             _check_weights(step, input_shape, outputs, example)
-        if "parameters" in step:
-            model = build(step, input_shape, outputs, example=example)
+        if {"parameters", "probed"} & set(step):
+            layout = layout_of(build(step, input_shape, outputs, example=example))
             try:
-                names = match(layout_of(model), step["parameters"])
+                _check_part(layout, step.get("parameters", ["*"]), **step.get("probed", {}))
             except ModelError as error:
-                return f"{key}.parameters: {error}"
-            if all(trained(model)[name].ndim < 2 for name in names):
-                return (
-                    f"{key}.parameters: {', '.join(names)} are vectors, which filter-normalised "
-                    "directions do not move; expected a weight of two or more axes among them"
-                )
+                return f"{key}{'.parameters' if 'parameters' in step else ''}: {error}"
         if "permutations" in step:
             from lossgeo import permutations
 
@@ -277,6 +273,32 @@ def _answer(
     except Exception as error:
         return f"{key}: {step.get('factory')}: {what} failed when it was tried: {error!r}"
     return None
+
+
+def _check_part(
+    layout: Layout,
+    patterns: Sequence[str],
+    eigenpairs: int = 0,
+    directions: Mapping[str, str] | None = None,
+) -> None:
+    """The parameters that are probed have as many dimensions, and directions, as are asked for.
+
+    `directions` are keys of the config, and the normalisation that each of them has.
+    """
+    names = match(layout, patterns)
+    shapes = [layout.shapes[layout.names.index(name)] for name in names]
+    size = sum(map(math.prod, shapes))
+    if size < eigenpairs:
+        raise ModelError(
+            f"found {size} parameters to probe ({', '.join(names[:3])}), expected at least "
+            f"hessian.top + hessian.bottom = {eigenpairs}"
+        )
+    for key, found in (directions or {}).items():
+        if found in ("filter", "layer") and all(len(shape) < 2 for shape in shapes):
+            raise ModelError(
+                f"found 1-D parameters alone ({', '.join(names[:3])}), which {key}: {found} never "
+                f"moves; expected {key}: model, element or none"
+            )
 
 
 def _check_loss(spec: Mapping, outputs: int, example: tuple[Tensor, Tensor] | None) -> None:

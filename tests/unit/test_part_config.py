@@ -44,7 +44,21 @@ def test_a_pattern_of_no_parameter_is_refused_before_any_job():
     for patterns, words in (
         (["output.*"], None),
         (["output.*", "blocks.*"], "models.a.parameters: no parameter matches 'blocks.*'"),
-        (["*.bias"], "models.a.parameters: hidden.bias, output.bias are vectors"),
     ):
         (found,) = checks.try_out({"models.a": mlp | {"parameters": patterns}}, (1, 3, 3), 3)
+        assert found is words is None or found.startswith(words)
+
+
+def test_a_part_that_is_too_small_or_never_moves_is_refused_before_any_job():
+    biases = {"family": "mlp", "width": 4, "parameters": ["*.bias"]}
+    for probed, words in (
+        ({"eigenpairs": 7, "directions": {"flatness.normalization": "model"}}, None),
+        ({"eigenpairs": 8}, "models.a.parameters: found 7 parameters to probe (hidden.bias, "),
+        (
+            {"directions": {"flatness.normalization": "filter"}},
+            "models.a.parameters: found 1-D parameters alone (hidden.bias, output.bias), which "
+            "flatness.normalization: filter never moves; expected",
+        ),
+    ):
+        (found,) = checks.try_out({"models.a": biases | {"probed": probed}}, (1, 3, 3), 3)
         assert found is words is None or found.startswith(words)
