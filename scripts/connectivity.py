@@ -180,8 +180,8 @@ def main(snakemake) -> None:
                 logits = logits_of(objective, path, own)
                 profile = paths.profile(t, logits, objective.targets, objective.loss)
                 groups[f"{point}/{rung}/{split}"] = as_group(profile, path, distance)
-                height = profile.barriers["loss"].height
-                job.tell(f"{point}, {rung}, {split} ({path.status}): barrier {height:.4g} nats")
+                height, unit = profile.barriers["loss"].height, objective.loss.suffix
+                job.tell(f"{point}, {rung}, {split} ({path.status}): barrier {height:.4g}{unit}")
         for split, objective in objectives.items():
             found = similarities(objective, a.theta, b.theta, order, statistics)
             groups[f"{point}/similarity/{split}"] = found

@@ -54,7 +54,8 @@ def main(snakemake) -> None:
     if matched:
         found = run.matched
         reached = f"after {found.epoch:.4g} epochs: {found.loss:.4g}" if found else "never"
-        job.tell(f"a loss of at most {config['matched_loss']:.4g} nats on the objective {reached}")
+        target = f"{config['matched_loss']:.4g}{objective.loss.suffix}"
+        job.tell(f"a loss of at most {target} on the objective {reached}")
 
     runs.write(snakemake, run, layout, running, initial_gradient_norm=slope)
 

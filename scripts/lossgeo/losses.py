@@ -37,6 +37,11 @@ class Loss:
     is_tempered: bool = False  # outputs are logits, which a softmax temperature may divide
     smoothing: float | None = None  # of the labels, for cross-entropy alone
 
+    @property
+    def suffix(self) -> str:
+        """What stands behind a number in these units."""
+        return "" if self.units == "1" else f" {self.units}"
+
     def is_plain(self, targets: Tensor) -> bool:
         """Whether it is the cross-entropy of one class for each sample, for which there are short
         cuts."""

@@ -63,7 +63,7 @@ class Objective:
 class Evaluation(NamedTuple):
     """What one theta scores on the samples."""
 
-    loss: float  # mean over the samples, in the loss's units: nats
+    loss: float  # mean over the samples, in the loss's units
     loss_se: float  # its standard error over the N samples
     accuracy: float  # fraction classified correctly; NaN where there are no classes
 

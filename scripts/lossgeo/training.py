@@ -228,7 +228,8 @@ def train(
 
     def say(epoch: float) -> None:
         loss, _, _, accuracy, _ = rows[-1][2:]
-        tell(f"epoch {epoch:g} of {epochs}: loss {loss:.4g} nats, test accuracy {accuracy:.2%}")
+        right = "" if math.isnan(accuracy) else f", test accuracy {accuracy:.2%}"
+        tell(f"epoch {epoch:g} of {epochs}: loss {loss:.4g}{train_objective.loss.suffix}{right}")
 
     rows: list[tuple] = []
     snapshots: list[np.ndarray] = []

@@ -15,7 +15,7 @@ from lossgeo.losses import cotangents, make_loss, output_hessian
 from lossgeo.models import ModelError
 from lossgeo.objective import Objective, evaluate, make_objective, sample_losses
 from lossgeo.parameters import flatten
-from lossgeo.training import make_backward
+from lossgeo.training import make_backward, train
 
 SAMPLES = 11
 
@@ -375,6 +375,26 @@ def test_a_constant_gradient_has_no_second_derivative(generator):
     theta = flatten(model)
     assert (hessian.hessian_operator(objective, theta) @ theta == 0).all()
     assert (hessian.sample_forms(objective, theta, theta[None]) == 0).all()
+
+
+def test_a_log_says_the_units_that_a_loss_has(generator):
+    x = torch.randn(6, 5, generator=generator)
+    for loss, y, said in (("mse", x[:, :3], ""), ("cross-entropy", torch.arange(6) % 3, " nats, ")):
+        told, model = [], affine()
+        objective = make_objective(model, x, y, loss=loss)
+        run = train(
+            *(model, x, y, objective, objective),
+            optimizer={"name": "SGD", "lr": 0.1},
+            epochs=1,
+            batch_size=3,
+            evaluations_per_epoch=1,
+            snapshots_per_epoch=1,
+            generator=generator,
+            tell=told.append,
+        )
+        expected = f"epoch 1 of 1: loss {run.history['train_loss'][-1]:.4g}{said}"
+        assert told[0].startswith(expected)
+        assert ("accuracy" in told[0]) == (said != "")
 
 
 def test_accuracy_is_of_all_tokens():
