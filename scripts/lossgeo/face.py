@@ -65,7 +65,9 @@ class Objective:
         through once and kept in memory.
     loss: "cross-entropy" or "binary-cross-entropy", in nats, or "mse"; a loss of `torch.nn`; or any
         function (outputs, targets) -> (n,), the loss of each sample. `losses.make_loss` has their
-        formulas, and more ways to name one.
+        formulas, and more ways to name one. Of one of `torch.nn` a sample's loss is the mean of
+        its entries, whatever the `reduction`; weights of classes multiply it, and are not divided
+        by their sum over the samples.
     parameters: names that theta is made of, `*` standing for anything ("blocks.0.*"), among those
         with requires_grad; all of these unless given. The others are constants.
     statistics: of batch normalisation, for networks that have it. "frozen": the model's own,
