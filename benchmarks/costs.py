@@ -1,6 +1,7 @@
 """What the jobs of this machine's studies took, as the rates that `make estimate` starts from.
 
-Run after a study: results/ and every folder in it with benchmark files count.
+Run after a study: results/ and every folder in it with benchmark files count. Rules that none of
+them has keep the rates that they have.
 """
 
 import sys
@@ -19,8 +20,9 @@ def main() -> None:
     jobs = pd.concat([costs.measured(root) for root in roots if (root / "benchmarks").is_dir()])
     if jobs.empty:
         sys.exit("results/ has no benchmark files: run a study first, as `make quick`")
-    rates = costs.fit(jobs).assign(machine=cpu())
-    rates.to_csv(HERE / "costs.csv", index=False, float_format="%.4g", lineterminator="\n")
+    path, here = HERE / "costs.csv", costs.fit(jobs).assign(machine=cpu())
+    rates = costs.updated(costs.read_rates(path), here).sort_values(["rule", "family"])
+    rates.to_csv(path, index=False, float_format="%.4g", lineterminator="\n")
     print(rates.to_string(index=False))
 
 

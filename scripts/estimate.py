@@ -29,15 +29,10 @@ def main(snakemake) -> None:
     # of other studies on this machine; the study's own jobs are what the estimate is held against
     own = (params.digests, contents)
     past = [costs.measured(folder, own) for folder in other_studies(results)]
-    rates = pd.read_csv(
-        params.committed, keep_default_na=False, na_values={"seconds_per_teraop": ""}
-    )
+    rates = costs.read_rates(params.committed)
     past = [jobs for jobs in past if len(jobs)]
     if past:
-        here = costs.fit(pd.concat(past))
-        known = set(zip(here["rule"], here["family"], strict=True))
-        left = [cell not in known for cell in zip(rates["rule"], rates["family"], strict=True)]
-        rates = pd.concat([here, rates[left]])
+        rates = costs.updated(rates, costs.fit(pd.concat(past)))
     expected = costs.expect(pd.DataFrame(asked), rates)
     table = costs.summary(expected, costs.measured(results))
     total = table.iloc[-1]["core_hours"]

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import nnls
 
 from lossgeo.data import MNIST, Contents, contents_of
-from lossgeo.operations import LIKE, family, more_mb, work
+from lossgeo.operations import family, more_mb, work
 
 JOBS = ("rule", "job", "family", "operations", "more_mb", "core_seconds", "peak_mb")
 RATES = ("rule", "family", "overhead_s", "seconds_per_teraop", "peak_mb", "jobs", "operations")
@@ -89,22 +89,31 @@ def fit(jobs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=RATES)
 
 
+def updated(rates: pd.DataFrame, here: pd.DataFrame) -> pd.DataFrame:
+    """Rates, with those that were fitted `here` in place of theirs."""
+    known = set(zip(here["rule"], here["family"], strict=True))
+    left = [cell not in known for cell in zip(rates["rule"], rates["family"], strict=True)]
+    return pd.concat([here, rates[left]])
+
+
+def read_rates(path: Path | str) -> pd.DataFrame:
+    """The rates in a CSV file, as `benchmarks/costs.py` writes them."""
+    return pd.read_csv(path, keep_default_na=False, na_values={"seconds_per_teraop": ""})
+
+
 def expect(jobs: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     """Jobs with the core-seconds and memory that are expected of them.
 
     A family that was not measured goes by the rule's dearest rate, and so does a user's model,
     whose operations are not known: it counts as the largest job that was measured (`guess`). A rule
-    that was never measured goes by one that does the same (`operations.LIKE`), or counts as
-    nothing, and is marked as well.
+    that was never measured counts as nothing, and is marked as well.
     """
     known = rates.set_index(["rule", "family"])
     seconds, memory, guess = [], [], []
     for _, one in jobs.iterrows():
         cell = (one["rule"], one["family"])
         rule = one["rule"]
-        if not (rates["rule"] == rule).any():
-            rule = LIKE.get(rule, rule)
-        found = known.loc[rule, one["family"]] if (rule, one["family"]) in known.index else None
+        found = known.loc[cell] if cell in known.index else None
         if found is None and (rates["rule"] == rule).any():
             of_rule = rates[rates["rule"] == rule]
             found = of_rule.loc[of_rule["seconds_per_teraop"].idxmax()]

@@ -78,9 +78,9 @@ def seconds(rates: Rates, rule: str, section: Mapping | None, contents: Contents
 
 
 def _rates(rates: Rates, rule: str, section: Mapping | None) -> list[Rate]:
-    """That of the job's family, or all of its rule, or of one that does the same."""
+    """That of the job's family, or all of its rule."""
     name = "figure" if rule.startswith("figure_") else rule
-    of_rule = rates.get(name) or rates.get(operations.LIKE.get(name), {})
+    of_rule = rates.get(name, {})
     family = operations.family(section) if section else ""
     return [of_rule[family]] if family in of_rule else list(of_rule.values())
 

@@ -14,8 +14,6 @@ from lossgeo.data import MNIST, Contents
 
 BACKWARD = 3  # forward and backward pass, in forward passes
 WHOLE = {"train", "fork", "curve", "ladder", "published"}  # rules whose jobs load whole splits
-# a rule that was never measured -> one that does the same, by whose rates its jobs go
-LIKE = {"tile": "landscape", "weights": "train"}
 
 
 def operations_per_sample(spec: Mapping, contents: Contents = MNIST) -> float:

@@ -99,14 +99,13 @@ def test_what_was_not_measured_is_a_guess():
     assert expected["guess"].all()
 
 
-def test_a_rule_that_was_never_measured_goes_by_one_that_does_the_same():
-    measured = ("landscape", "mlp", 0, 3.0), ("landscape", "mlp", 1e12, 5.0)
-    asked = jobs(("tile", "mlp", 2e12, 0), ("tile", "own", np.nan, 0))
-    expected = costs.expect(asked, costs.fit(jobs(*measured)))
-    assert list(expected["expected_s"]) == pytest.approx([7.0, 5.0])
-    assert expected["guess"].all()
-    own = costs.fit(jobs(*measured, ("tile", "mlp", 0, 1.0)))
-    assert costs.expect(asked, own)["expected_s"].tolist() == pytest.approx([1.0, 1.0])
+def test_rates_that_were_measured_here_go_before_others():
+    others = costs.fit(jobs(("train", "mlp", 0, 1.0), ("train", "cnn", 0, 2.0)))
+    here = costs.fit(jobs(("train", "mlp", 0, 3.0), ("tile", "mlp", 0, 4.0)))
+    found = costs.updated(others, here).set_index(["rule", "family"])["overhead_s"].to_dict()
+    assert found == pytest.approx(
+        {("train", "mlp"): 3.0, ("train", "cnn"): 2.0, ("tile", "mlp"): 4.0}
+    )
 
 
 TILE = {
@@ -205,5 +204,5 @@ def test_every_rule_that_measures_has_a_cost():
     counted = re.findall(r'rule == "(\w+)"', Path(operations.__file__).read_text())
     assert set(counted) == measuring - {"alignment"}, "alignment passes no sample"
     committed = pd.read_csv(rules.parents[1] / "benchmarks" / "costs.csv")
-    assert measuring <= {*committed["rule"], *operations.LIKE}
-    assert set(operations.LIKE.values()) <= set(committed["rule"])
+    of_both = set(zip(committed["rule"], committed["family"], strict=True))
+    assert of_both >= {(rule, kind) for rule in measuring for kind in ("mlp", "cnn")}

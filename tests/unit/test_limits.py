@@ -74,13 +74,6 @@ def test_what_was_not_measured_counts_as_the_largest_that_was():
     assert limits.memory(RATES, "paint", None, 1) == limits.LEAST_MB
 
 
-def test_what_was_not_measured_goes_by_what_does_the_same():
-    rates = {"landscape": {"mlp": Rate(2.0, 0.0, 900.0, 1e12)}}
-    assert limits.memory(rates, "tile", None, 1) == limits.memory(rates, "landscape", None, 1)
-    assert limits.seconds(rates, "tile", None) == 2.0
-    assert limits.seconds(rates | {"tile": {"mlp": Rate(1.0, 0.0, 1, 1)}}, "tile", None) == 1.0
-
-
 def test_the_committed_rates_limit_what_was_measured():
     rates = limits.read_rates(ROOT / "benchmarks" / "costs.csv")
     assert limits.memory(rates, "train", section(CNN), 1) > rates["train"]["cnn"].peak_mb
