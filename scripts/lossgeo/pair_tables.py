@@ -25,7 +25,7 @@ def connectivity(paths: Paths) -> pd.DataFrame:
     """One row per pair of seeds, point, split, rung and measure: the barrier on the path."""
     rows = [
         identity
-        | {"status": group.attributes["status"], "rung": rung, "measure": measure}
+        | {"status": _status(group, measure), "rung": rung, "measure": measure}
         | _barrier(group, measure)
         | {"length_ratio": _ratio(group.attributes["length"], group.attributes["distance"])}
         for _, identity, rung, group in _profiles(paths)
@@ -124,7 +124,7 @@ def instability(paths: Paths, limits: Mapping[str, float]) -> pd.DataFrame:
         for measure in MEASURES:
             rows.append(
                 {"seed" if name == "seed_a" else name: value for name, value in identity.items()}
-                | {"status": group.attributes["status"]}
+                | {"status": _status(group, measure)}
                 | {"shared_epochs": int(b.removeprefix("fork")), "measure": measure}
                 | _barrier(group, measure)
                 | {"limit": limits[measure.removeprefix("tempered_")]}
@@ -155,6 +155,11 @@ def _identity(path: Path | str, point: str, split: str) -> dict:
 def _ratio(length: float, distance: float) -> float:
     """NaN for ends in one place."""
     return length / distance if distance else np.nan
+
+
+def _status(group: store.Group, measure: str) -> str:
+    """Of a measure that a loss has not, not available: error, or the best temperature."""
+    return group.attributes.get(f"{measure}_status", group.attributes["status"])
 
 
 def _barrier(group: store.Group, measure: str) -> dict:

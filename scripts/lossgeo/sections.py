@@ -218,7 +218,7 @@ def figure(config: Mapping, wildcards, name: str, stages: Sequence[str]) -> Sect
         shown = study.only_trained(shown)
     if {"connectivity", "instability"} & set(stages):
         shown["connected_points"] = study.get_shown_points(config, wildcards.experiment)
-    return plain(figure=name, experiment=shown, style=config["figures"])
+    return plain(figure=name, experiment=shown, style=study.get_style(config))
 
 
 def _without(section: Mapping, *names: str) -> Section:

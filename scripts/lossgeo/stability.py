@@ -59,7 +59,7 @@ def is_preconditioned(optimizer: Mapping) -> bool:
 
 
 def ceiling(optimizer: Mapping) -> float:
-    """The largest curvature at which the full-batch update is stable on a quadratic, nats.
+    """The largest curvature at which the full-batch update is stable on a quadratic.
 
     It is the supremum of the curvatures at which the `companion` matrix has a spectral radius
     below 1, which for a matrix of two rows means 1 - tr + det > 0, 1 + tr + det > 0 and det < 1

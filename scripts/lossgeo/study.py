@@ -391,7 +391,7 @@ def get_functions(optimizer: Mapping) -> list[str]:
 def get_ceilings(
     config: Mapping, optimizers: Sequence[str], *, preconditioned: bool
 ) -> dict[str, float]:
-    """Optimizer -> the largest curvature at which its full-batch update is stable, nats.
+    """Optimizer -> the largest curvature at which its full-batch update is stable.
 
     Of the Hessian (SGD), or of the preconditioned Hessian (Adam and AdamW), as `preconditioned`
     says: see `stability.ceiling`. Optimizers without one are left out.
@@ -414,6 +414,22 @@ def has_plain_loss(config: Mapping) -> bool:
     """Whether the loss is the cross-entropy itself."""
     loss = get_loss(config)
     return loss.get("name") == "cross-entropy" and not loss.get("label_smoothing")
+
+
+def get_loss_label(config: Mapping) -> dict[str, str]:
+    """The name and the units of a loss that is not the cross-entropy itself; of that nothing."""
+    if has_plain_loss(config):
+        return {}
+    loss = get_loss(config)
+    if "factory" in loss:
+        return {"name": loss["factory"].rpartition(":")[2], "units": loss.get("units", "1")}
+    return {"name": loss["name"], "units": "1" if loss["name"] == "mse" else "nats"}
+
+
+def get_style(config: Mapping) -> dict[str, Any]:
+    """The style of figures, and what they call a loss that is not the cross-entropy itself."""
+    label = get_loss_label(config)
+    return config["figures"] | ({"loss": label} if label else {})
 
 
 def get_data_folder(config: Mapping) -> Path:

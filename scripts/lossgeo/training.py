@@ -39,8 +39,8 @@ class Matched:
     preconditioner: np.ndarray | None  # (P,) float32, as in Run
     step: int
     epoch: float
-    loss: float  # nats
-    loss_se: float  # its standard error over the samples, nats
+    loss: float  # in the loss's units
+    loss_se: float  # its standard error over the samples
     buffers: np.ndarray | None = None  # (B,) float32, as in Run
 
 
@@ -179,7 +179,7 @@ def train(
     every epoch, its end included. Training stops at the first of these at which theta is not
     finite: the run has diverged, and its last snapshot and last row of history show it.
 
-    With an objective and a target loss (nats) as `matched`, the run keeps the first theta looked
+    With an objective and a target loss as `matched`, the run keeps the first theta looked
     at whose loss on that objective is at most the target. It looks the more rarely the farther the
     loss is from the target (`steps_to_wait`), and once it is below looks back at every step since
     the last look. Where the first lies more than 3 % below the target, it goes on at each of the

@@ -1,11 +1,14 @@
 """Which jobs depend on the key `loss`, and what their files say of it."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import jinja2
 import numpy as np
 import pytest
 
 from lossgeo import checks, sections, study
+from lossgeo.losses import make_loss
 from lossgeo.store import Group, Variable, of_loss
 
 MSE = {"factory": "my:loss", "arguments": {"power": 2}}
@@ -70,3 +73,61 @@ def test_a_loss_is_tried_on_the_data_before_any_job():
     ):
         (found,) = checks.try_out({"loss": loss}, (1, 3, 3), 3, example=classes)
         assert found is words is None or found.startswith(words)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "mse",
+        "binary-cross-entropy",
+        {"name": "cross-entropy", "label_smoothing": 0.1},
+        {"factory": "torch.nn.functional:l1_loss"},
+        {"factory": "torch.nn.functional:l1_loss", "units": "K"},
+    ],
+)
+def test_figures_name_the_loss_and_its_units(loss):
+    made = make_loss(loss)
+    style = study.get_style({"figures": {"dpi": 100}, "loss": loss})
+    assert style == {"dpi": 100, "loss": {"name": made.name, "units": made.units}}
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", {"name": "cross-entropy", "label_smoothing": 0}])
+def test_figures_of_the_cross_entropy_are_made_as_they_were(loss):
+    assert study.get_style({"figures": {"dpi": 100}, "loss": loss}) == {"dpi": 100}
+
+
+@pytest.mark.parametrize(
+    ("caption", "plain", "other"),
+    [
+        ("barriers", "Dotted: 0.05 nats and\n2 % of error", "Dotted: 0.05{} and\n2 % of error"),
+        ("steps", "is at most\n0.5 nats, and", "is at most\n0.5{}, and"),
+        ("study", "Probed loss: mean cross-entropy over", "Probed loss: mean mine over"),
+    ],
+)
+def test_captions_follow_the_loss(caption, plain, other):
+    file = Path(__file__).parents[2] / "workflow" / "report" / f"{caption}.rst"
+    template = jinja2.Template(file.read_text())
+    config = {
+        "models": {},
+        "optimizers": {},
+        "data": {"name": "a"},
+        "seeds": [],
+        "objective": {"samples": 1, "split": "train"},
+        "training": {"matched_loss": 0.5, "target_accuracy": 0.9},
+        "connectivity": {"limits": {"loss": 0.05, "error": 0.02}},
+    }
+
+    def rendered(loss: dict, style: dict) -> str:
+        params = SimpleNamespace(config={"style": style, "experiment": {}})
+        return template.render(snakemake=SimpleNamespace(config=config | loss, params=params))
+
+    assert plain in rendered({}, {})
+    assert plain in rendered({"loss": "cross-entropy"}, {})
+    for units, written in (("1", ""), ("K", " K")):
+        style = {"loss": {"name": "mine", "units": units}}
+        assert other.format(written) in rendered({"loss": {"name": "mine"}}, style)
+
+
+def test_a_job_says_a_loss_in_its_units():
+    assert make_loss().suffix == " nats"
+    assert make_loss("mse").suffix == ""

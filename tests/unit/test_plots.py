@@ -1649,3 +1649,65 @@ def test_published_surfaces_that_are_not_there_leave_panels_with_a_reason(tables
         if path.parts[-4:-1] == ("mlp-4", "momentum", "seed1")
     ]
     assert words(figure_of("published", tables, later, experiment)).count("not drawn") == 2
+
+
+# Another loss than the cross-entropy
+
+
+def in_units(units: str) -> dict:
+    return STYLE | {"loss": {"name": "mine", "units": units}}
+
+
+@pytest.mark.parametrize("name", [name for name in FIGURES if name != "published"])
+def test_every_label_is_in_the_units_of_the_loss(tables, artefacts, name):
+    """What a figure says of another loss is what it says of the cross-entropy, but for them."""
+    plain, other, pure = (
+        words(draw(name, tables, artefacts, "small", style)).replace(" Loss: mine.", "")
+        for style in (STYLE, in_units("K"), in_units("1"))
+    )
+    assert other == plain.replace("nats", "K")
+    assert pure == re.sub(r" \(nats\)|(; λ in)? nats", "", plain)
+
+
+@pytest.mark.parametrize("name", ["training", "eigenvalues", "barriers"])
+def test_a_figure_names_a_loss_that_is_not_the_cross_entropy(tables, artefacts, name):
+    assert "Loss:" not in words(draw(name, tables, artefacts, "small"))
+    assert words(draw(name, tables, artefacts, "small", in_units("1"))).count("Loss: mine.") == 1
+
+
+@pytest.mark.parametrize("name", ["training", "steps", "correlations"])
+def test_what_has_no_classes_has_no_accuracy(tables, artefacts, name):
+    none = {
+        table: tables[table].assign(test_accuracy=NAN, steps_to_test_accuracy=NAN)
+        for table in ("history", "runs")
+    }
+    panels = 2 if name == "correlations" else 1
+    figure = draw(name, tables | none, artefacts, "small")
+    assert saved(figure, "png").startswith(b"\x89PNG")
+    text = words(figure)
+    assert text.count("not available") == panels
+    assert "never" not in text
+    assert "not available" not in words(draw(name, tables, artefacts, "small"))
+
+
+@pytest.mark.parametrize(
+    ("name", "panels"), [("barriers", 4), ("instability", 2), ("widths", 1), ("connectivity", 1)]
+)
+def test_what_has_no_classes_has_no_barrier_in_error(tables, artefacts, name, panels):
+    def without(table: pd.DataFrame) -> pd.DataFrame:
+        rows = (table["measure"] != "loss") & (table["status"] == "ok")
+        table = table.assign(status=table["status"].mask(rows, "not available"))
+        return table.assign(barrier=table["barrier"].mask(table["measure"] != "loss"))
+
+    means = tables["barriers"].copy()
+    means.loc[means["measure"] != "loss", ["barrier_mean", "barrier_low", "barrier_high"]] = NAN
+    none = {table: without(tables[table]) for table in ("connectivity", "instability")}
+    none["barriers"] = means
+    none["connectivity_path"] = tables["connectivity_path"].assign(tempered_loss=NAN)
+    experiment = "architecture" if name == "widths" else "small"
+    figures = [draw(name, some, artefacts, experiment) for some in (tables, tables | none)]
+    assert saved(figures[1], "png").startswith(b"\x89PNG")
+    before, after = map(words, figures)
+    assert after.count("not available") == before.count("not available") + panels
+    assert after.count("Not available") == before.count("Not available")
+    assert "not finite" not in after.lower()

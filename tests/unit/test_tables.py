@@ -685,3 +685,22 @@ def test_a_study_that_mixes_kernels_says_how_many_files_are_of_which(tmp_path):
         + ["x86_64, AVX512, 1 thread"],
         "files": [2, 2, 1],
     }
+
+
+def test_a_measure_that_a_loss_has_not_is_not_available(tmp_path):
+    profile = path_profile(0.2, "ok", "train")
+    none = {f"error_barrier{end}": NAN for end in ("", "_se", "_t")}
+    attributes = profile.attributes | none | {"error_status": "not available"}
+    groups = {"final": Group({}, {"status": "ok"})}
+    groups |= {
+        f"final/line/{split}": Group(profile.variables, attributes) for split in ("train", "test")
+    }
+    identity = pair_identity("mlp-4", "momentum", 0, 1)
+    store.write(tmp_path / "p.h5", groups, store.provenance({}, {}, {}, **identity))
+    pairs = pair_tables.connectivity([tmp_path / "p.h5"]).set_index(["split", "measure"])
+    assert pairs.loc[("train", "error"), "status"] == "not available"
+    assert pairs.loc[("train", "loss"), "status"] == "ok"
+    means = pair_tables.barriers([tmp_path / "p.h5"], {"loss": 0.05, "error": 0.02})
+    means = means.set_index(["split", "measure"])
+    assert means.loc[("train", "error"), "exceeded"] == "no pair"
+    assert means.loc[("train", "loss"), "pairs"] == 1

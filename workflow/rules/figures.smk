@@ -96,7 +96,7 @@ for figure, (family, tables, shown) in STUDY_FIGURES.items():
             mem_mb=partial(get_memory, "figure"),
             runtime=partial(get_minutes, "figure"),
         params:
-            config=sections.plain(figure=figure, experiment=shown, style=config["figures"]),
+            config=sections.plain(figure=figure, experiment=shown, style=study.get_style(config)),
             family=family,
             code=get_code("figure.py", module=f"lossgeo.plots.{family}"),
         message:

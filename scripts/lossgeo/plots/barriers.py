@@ -27,8 +27,10 @@ from lossgeo.plots.rungs import (
     at_shown_point,
     barrier_axis,
     barrier_bars,
+    barrier_label,
     dodged,
     missing_note,
+    name_unavailable_measure,
     nothing,
     of_cell,
     pairs_note,
@@ -50,7 +52,7 @@ def barriers(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         return nothing(style, "no pair of seeds is connected")
     cells, rungs = present_cells(means, experiment), present_rungs(means)
     figure, axes = axes_grid(style, len(MEASURES), len(SPLITS), 1.55, sharex=True, sharey="row")
-    for row, (measure, (name, scale)) in zip(axes, MEASURES.items(), strict=True):
+    for row, (measure, (_, scale)) in zip(axes, MEASURES.items(), strict=True):
         for axis, split in zip(row, SPLITS, strict=True):
             for number, rung in enumerate(rungs):
                 of_mean, of_pairs = (
@@ -76,10 +78,11 @@ def barriers(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
                     ms=3,
                     label=RUNGS[rung],
                 )
+            name_unavailable_measure(axis, where(pairs, measure=measure, split=split))
             for place in range(1, len(cells)):
                 axis.axvline(place - 0.5, color="0.9", lw=0.5, zorder=0)
         barrier_axis(row, scale * where(means, measure=measure)["limit"].iloc[0])
-        row[0].set_ylabel(name)
+        row[0].set_ylabel(barrier_label(measure, style))
     for axis, split in zip(axes[0], SPLITS, strict=True):
         axis.set_title(split)
     for axis in axes[-1]:
@@ -105,9 +108,10 @@ def instability(tables: Tables, files: Files, experiment: Mapping, style: Mappin
     shared = sorted(frame["shared_epochs"].unique())
     place = min(np.diff(shared), default=1)  # that all marks of one k share
     for row, measure in zip(axes, measures, strict=True):
-        name, scale = MEASURES[measure]
+        _, scale = MEASURES[measure]
         for axis, split in zip(row, SPLITS, strict=True):
             at = where(frame, measure=measure, split=split)
+            name_unavailable_measure(axis, at)
             for number, cell in enumerate(cells):
                 colour, marker = (some[number % len(some)] for some in (COLOURS, MARKERS))
                 rows = of_cell(at, cell)
@@ -129,7 +133,7 @@ def instability(tables: Tables, files: Files, experiment: Mapping, style: Mappin
                     label=cell_name(cell, experiment),
                 )
         barrier_axis(row, scale * where(frame, measure=measure)["limit"].iloc[0])
-        row[0].set_ylabel(name)
+        row[0].set_ylabel(barrier_label(measure, style))
     for axis, split in zip(axes[0], SPLITS, strict=True):
         axis.set_title(split)
     for axis in axes[-1]:
@@ -148,6 +152,7 @@ def instability(tables: Tables, files: Files, experiment: Mapping, style: Mappin
 def _missing_forks(frame: pd.DataFrame, experiment: Mapping) -> str:
     """Which forks have no barrier, under their status."""
     found: dict[str, list[str]] = {}
+    frame = where(frame, measure="loss")  # where it is not finite, no measure is
     lost = frame[~np.isfinite(frame["barrier"])]
     for cell in present_cells(lost, experiment):
         for (status, seed), rows in of_cell(lost, cell).groupby(["status", "seed"]):

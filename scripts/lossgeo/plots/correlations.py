@@ -17,18 +17,23 @@ from lossgeo.plots.panels import (
     cell_name,
     cells_of,
     count_nonpositive,
+    is_unavailable,
+    labelled,
     legend_of_all,
     plain_log,
     rows_at,
     rows_of,
+    units_of,
     with_note,
+    with_units,
+    write_on,
 )
 from lossgeo.statistics import kendall_tau
 
 RUN = ["model", "optimizer", "seed"]
 SHARPNESS = {
-    "eigenvalue": "largest eigenvalue λ₁\n(nats)",
-    "filter_curvature": "E[d′Hd], filter-\nnormalised d (nats)",
+    "eigenvalue": "largest eigenvalue λ₁",
+    "filter_curvature": "E[d′Hd], filter-normalised d",
 }
 
 
@@ -39,11 +44,12 @@ def correlations(tables: Tables, files: Files, experiment: Mapping, style: Mappi
     """
     point = experiment["points"][-1]
     runs = _runs(tables, experiment, point)
-    loss = experiment["matched_loss"]
+    units = units_of(style)
+    loss = with_units(f"{experiment['matched_loss']:g}", units)
     outcomes = {
-        "test_loss": "test loss (nats)",
-        "gap": "test − training loss (nats)",
-        "steps": f"steps to a training\nloss of {loss:g} nats",
+        "test_loss": labelled("test loss", units),
+        "gap": labelled("test − training loss", units),
+        "steps": f"steps to a training\nloss of {loss}",
         "accuracy": "test accuracy (%)",
     }
     figure, axes = axes_grid(
@@ -64,11 +70,13 @@ def correlations(tables: Tables, files: Files, experiment: Mapping, style: Mappi
                 axis.set_yscale("log" if outcome in ("test_loss", "steps") else "linear")
             axis.set_title(_taus(known, measure, outcome, len(runs)), fontsize="small", pad=3)
             count_nonpositive(axis, pd.concat(known)[measure])
+            if outcome == "accuracy" and is_unavailable(runs, outcome):
+                write_on(axis, "not available")
         row[0].set_ylabel(name)
         if row[0].get_yscale() == "log":
             plain_log(row[0].yaxis)
     for axis, name in zip(axes[-1], SHARPNESS.values(), strict=True):
-        axis.set_xlabel(name.replace("\n", " ").replace("- n", "-n"))
+        axis.set_xlabel(labelled(name, units))
         if axis.get_xscale() == "log":
             plain_log(axis.xaxis)
     legend_of_all(figure, [cell_name(cell, experiment) for cell in cells])

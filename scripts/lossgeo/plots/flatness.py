@@ -19,6 +19,7 @@ from lossgeo.plots.panels import (
     count_nonpositive,
     in_order,
     intervals,
+    labelled,
     name_missing,
     panels_of,
     plain_log,
@@ -26,7 +27,9 @@ from lossgeo.plots.panels import (
     rows_of,
     seeds_note,
     title_and_legend,
+    units_of,
     with_note,
+    with_units,
 )
 
 NAMES = {  # of the measures, two lines each
@@ -79,13 +82,15 @@ def flatness(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     _share_limits(axes[0, : len(panels)])
     radius = isotropic["noise_radius"].iloc[0]
     _by_cell(axes[0, -1], isotropic, experiment, "rise", 1e4)
-    axes[0, -1].set(title=f"unnormalised,\nstd {radius:g}", ylabel="rise of the loss (10⁻⁴ nats)")
+    units = units_of(style)
+    rise = labelled("rise of the loss", with_units("10⁻⁴", units))
+    axes[0, -1].set(title=f"unnormalised,\nstd {radius:g}", ylabel=rise)
     axes[0, -1].tick_params(labelbottom=False)
     _by_cell(axes[1, -1], isotropic, experiment, "kink_ratio", 1.0)
     for axis in axes[1]:
         axis.axhline(1, color="0.6", lw=0.6, zorder=0)
     _share_limits(axes[1])
-    axes[0, 0].set_ylabel("rise of the loss (nats)")
+    axes[0, 0].set_ylabel(labelled("rise of the loss", units))
     axes[1, 0].set_ylabel("rise / (r²/2 · d'Hd)")
     kinds = ", ".join(normalised["normalization"].unique())
     note = (

@@ -14,16 +14,18 @@ from lossgeo.plots.panels import (
     count_nonpositive,
     in_order,
     intervals,
+    labelled,
     legend_of_all,
     name_missing,
     panels_of,
     rows_at,
     rows_of,
     seeds_note,
+    units_of,
     with_note,
 )
 
-QUANTITIES = {"trace": "trace (nats)", "eigenvalue": "largest\neigenvalue (nats)"}
+QUANTITIES = {"trace": "trace", "eigenvalue": "largest\neigenvalue"}
 
 
 def layer_curvature(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> Figure:
@@ -48,7 +50,7 @@ def layer_curvature(tables: Tables, files: Files, experiment: Mapping, style: Ma
         names = [name or "(the model)" for name in layers]
         column[1].set_xticks(range(len(layers)), names, rotation=30, ha="right")
     for axis, label in zip(axes[:, 0], QUANTITIES.values(), strict=True):
-        axis.set_ylabel(label)
+        axis.set_ylabel(labelled(label, units_of(style)))
     legend_of_all(figure, [])
     note = (
         f"At {point}. Small: runs, with standard errors over the samples; rings: not converged. "

@@ -165,8 +165,23 @@ def contours(axis: Axes, group: store.Group, loss: np.ndarray, norm: LogNorm):
     return filled
 
 
-def colorbar(figure: Figure, mappable, axes: list[Axes], label: str = "loss (nats)") -> None:
+def units_of(style: Mapping) -> str:
+    """The units of the loss, and of its curvature; "1": it has none (see `study.get_style`)."""
+    return style["loss"]["units"] if "loss" in style else "nats"
+
+
+def labelled(quantity: str, units: str, between: str = " ") -> str:
+    """The label of an axis: the quantity, and its units in brackets, where it has any."""
+    return quantity if units == "1" else f"{quantity}{between}({units})"
+
+
+def with_units(number: str, units: str) -> str:
+    return number if units == "1" else f"{number} {units}"
+
+
+def colorbar(figure: Figure, mappable, axes: list[Axes], units: str) -> None:
     """The colour scale of the loss beside these axes, labelled with plain numbers."""
+    label = labelled("loss", units)
     bar = figure.colorbar(
         mappable, ax=axes, label=label, fraction=0.05, shrink=0.8, aspect=15, pad=0.01
     )
@@ -267,6 +282,15 @@ def count_nonpositive(axis: Axes, values: pd.Series) -> None:
         write_on(axis, f"{hidden} of {len(values)} not positive")
 
 
+def is_unavailable(rows: pd.DataFrame, quantity: str) -> bool:
+    """Whether no row has the quantity, though some have a loss: accuracy, where it has no classes.
+
+    `rows` are of a history or of runs.
+    """
+    known = rows[np.isfinite(rows["test_loss"])]
+    return len(known) > 0 and bool(known[quantity].isna().all())
+
+
 def write_on(axis: Axes, text: str) -> None:
     """A remark in the panel's corner, under those that are there."""
     if axis.texts:
@@ -324,7 +348,10 @@ def seeds_note(frame: pd.DataFrame, style: Mapping, *, log: bool = False) -> str
 
 
 def with_note(figure: Figure, style: Mapping, note: str) -> Figure:
-    """The figure with what its intervals, points and n are, below."""
+    """The figure with what its intervals, points and n are, below; and which loss it is of, where
+    that is not the cross-entropy itself."""
+    if "loss" in style:
+        note += f" Loss: {style['loss']['name']}."
     size = style["font_size"] - 1.5
     letters = int(figure.get_figwidth() * 72 / (0.54 * size))
     figure.supxlabel(textwrap.fill(note, letters), fontsize=size, color="0.35", x=0.01, ha="left")

@@ -22,9 +22,11 @@ from lossgeo.plots.panels import (
     cells_of,
     colorbar,
     contours,
+    labelled,
     loss_norm,
     plain_log,
     span,
+    units_of,
     with_note,
 )
 from lossgeo.plots.rungs import (
@@ -58,6 +60,7 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
     if path.empty:
         return nothing(style, "no pair of seeds is connected")
     cells, rungs = present_cells(path, experiment), present_rungs(path)
+    loss = labelled("loss", units_of(style))
     height = 1.0 if len(cells) > 3 else 1.4
     figure, axes = axes_grid(style, len(cells), len(rungs), height, sharex=True, sharey="row")
     for row, cell in zip(axes, cells, strict=True):
@@ -65,7 +68,7 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
             rows = of_cell(path, cell)
             _draw_paths(axis, rows[rows["rung"] == rung])
         _loss_axis(row[0], of_cell(path, cell)["loss"])
-        row[0].set_ylabel(cell_name(cell, experiment).replace(", ", "\n") + "\nloss (nats)")
+        row[0].set_ylabel(cell_name(cell, experiment).replace(", ", "\n") + f"\n{loss}")
     for axis, rung in zip(axes[0], rungs, strict=True):
         axis.set_title(textwrap.fill(RUNGS[rung], 14))
     for axis in axes[-1]:
@@ -74,13 +77,18 @@ def connectivity(tables: Tables, files: Files, experiment: Mapping, style: Mappi
     axes[0, 0].set_xticks([0, 0.5, 1], ["0", "½", "1"])
     handles = [Line2D([], [], color=COLOURS[0], ls=dash) for dash in SPLITS.values()]
     handles.append(Line2D([], [], color=TEMPERED))
-    names = [*SPLITS, "train, at the best temperature"]
+    is_tempered = path["tempered_loss"].notna().any() or path["loss"].isna().all()
+    names = [
+        *SPLITS,
+        "train, at the best temperature" + ("" if is_tempered else " (not available)"),
+    ]
     figure.legend(handles, names, loc="outside upper center", ncols=3)
     pairs = path.groupby(["model", "optimizer"]).apply(lambda rows: pair_names(rows).nunique())
     note = (
         f"At {points_of(path)}; disjoint pairs of seeds per model: {span(pairs)}. Thin: single "
         "pairs, on the samples of their first seed; thick: their mean. Number: barrier on "
-        "the train split (nats), the mean over pairs of each one's highest rise above the chord "
+        f"{labelled('the train split', units_of(style))}, the mean over pairs of each one's "
+        "highest rise above the chord "
         "between its ends."
     )
     return with_note(figure, style, note)
@@ -189,7 +197,7 @@ def pair_planes(tables: Tables, files: Files, experiment: Mapping, style: Mappin
     for axis in axes[len(shown) :].flat:
         axis.remove()
     if filled:
-        colorbar(figure, filled, figure.axes)
+        colorbar(figure, filled, figure.axes, units_of(style))
     identity = store.attributes(next(iter(shown.values())))
     note = (
         f"At {point}; one pair of each model: seeds {identity['seed_a']} (circle) and "

@@ -20,8 +20,10 @@ from lossgeo.plots.panels import (
     colorbar,
     contours,
     first_seed,
+    labelled,
     loss_norm,
     plain_log,
+    units_of,
     with_note,
     write_on,
 )
@@ -70,7 +72,7 @@ def published(tables: Tables, files: Files, experiment: Mapping, style: Mapping)
             else:
                 _lines(axis, surfaces[key])
         row[0].set_ylabel(f"{cell_name(cell, experiment)}\nβ")
-        row[2].set_ylabel("loss (nats)")
+        row[2].set_ylabel(labelled("loss", units_of(style)))
     for axis, title in zip(
         axes[0],
         ("plane, published", "plane, corrected", "lines, published", "lines, corrected"),
@@ -82,7 +84,7 @@ def published(tables: Tables, files: Files, experiment: Mapping, style: Mapping)
     for axis in axes[-1, [1, 3]]:
         axis.set_xlabel(f"α ({experiment['normalization']}-normalised)")
     if filled:
-        colorbar(figure, filled, list(axes[:, :2].flat))
+        colorbar(figure, filled, list(axes[:, :2].flat), units_of(style))
     seed = store.attributes(shown["published"][cells[0]])["seed"]
     note = (
         f"At {point}; {experiment['optimizers'][0]}, seed {seed}. Published: one test batch, by "

@@ -2,7 +2,7 @@
 
 A path is measured between pairs of seeds that share none, so that pairs are independent and
 intervals are Student's t over them. A barrier is never negative; axes of barriers are linear near 0
-and logarithmic beyond, so that barriers of 0 are seen beside those of 1 nat.
+and logarithmic beyond, so that barriers of 0 are seen beside those of 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,12 @@ from lossgeo.plots.panels import (
     cell_name,
     cells_of,
     in_order,
+    labelled,
     rows_at,
     rows_of,
     span,
+    units_of,
+    write_on,
 )
 
 RUNGS = {
@@ -36,11 +39,23 @@ RUNGS = {
 RUNG_COLOURS = dict(zip(RUNGS, COLOURS, strict=False))
 RUNG_MARKERS = dict(zip(RUNGS, MARKERS, strict=False))
 MEASURES = {  # of a barrier: its name, and its unit in the tables in that of the figures
-    "loss": ("loss barrier (nats)", 1),
-    "error": ("error barrier (%)", 100),
-    "tempered_loss": ("loss barrier at the\nbest temperature (nats)", 1),
+    "loss": ("loss barrier", 1),
+    "error": ("error barrier", 100),
+    "tempered_loss": ("loss barrier at the\nbest temperature", 1),
 }
 LINEAR = 0.2  # of the limit above which barriers count: up to there their axis is linear
+
+
+def barrier_label(measure: str, style: Mapping) -> str:
+    """The label of an axis of barriers in this measure."""
+    name, _ = MEASURES[measure]
+    return labelled(name, "%" if measure == "error" else units_of(style))
+
+
+def name_unavailable_measure(axis: Axes, rows: pd.DataFrame) -> None:
+    """Write on the panel that no pair has this measure: error, where a loss has no classes."""
+    if rows["barrier"].isna().all() and (rows["status"] == "not available").any():
+        write_on(axis, "not available")
 
 
 def at_shown_point(frame: pd.DataFrame, experiment: Mapping) -> pd.DataFrame:
@@ -128,6 +143,7 @@ def missing_note(rows: pd.DataFrame, experiment: Mapping) -> str:
     `rows` are of the table `connectivity`. Rungs are named unless they are all that a cell has, and
     pairs as well.
     """
+    rows = where(rows, measure="loss")  # where it is not finite, no measure is
     rows = rows.assign(pair=pair_names(rows))
     found: dict[str, list[str]] = {}
     for cell in present_cells(rows, experiment):

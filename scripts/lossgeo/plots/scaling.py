@@ -16,22 +16,20 @@ from lossgeo.plots.panels import (
     axes_grid,
     in_order,
     intervals,
+    labelled,
     name_missing,
     plain_log,
     rows_at,
     rows_of,
     seeds_note,
+    units_of,
     with_note,
 )
 from lossgeo.plots.rungs import nothing
 from lossgeo.plots.widths import models_of_widths
 from lossgeo.statistics import Interval, mean_interval
 
-QUANTITIES = {
-    "eigenvalue": "largest eigenvalue λ₁\n(nats)",
-    "filter_curvature": "E[d′Hd], filter-\nnormalised d (nats)",
-    "effective_rank": "participation ratio\nof the spectrum",
-}
+QUANTITIES = ("eigenvalue", "filter_curvature", "effective_rank")
 RUN = ["model", "family", "width", "optimizer", "seed", "point", "status"]
 
 
@@ -71,7 +69,13 @@ def curvature_by_width(tables: Tables, files: Files, experiment: Mapping, style:
             )
         row[0].set_title(f"at {point}", loc="left", pad=8 + 7 * len(families), fontsize="medium")
         name_missing(row[0], at, "eigenvalue")
-    for column, name in zip(axes.T, QUANTITIES.values(), strict=True):
+    units = units_of(style)
+    names = (
+        labelled("largest eigenvalue λ₁", units, "\n"),
+        labelled("E[d′Hd], filter-\nnormalised d", units),
+        "participation ratio\nof the spectrum",
+    )
+    for column, name in zip(axes.T, names, strict=True):
         for axis in column:
             axis.set_ylabel(name)
         plain_log(column[0].yaxis)

@@ -7,7 +7,15 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from lossgeo.plots.panels import COLOURS, colorbar, contours, loss_norm, plain_log, style_of
+from lossgeo.plots.panels import (
+    COLOURS,
+    colorbar,
+    contours,
+    labelled,
+    loss_norm,
+    plain_log,
+    style_of,
+)
 from lossgeo.plots.spectra import DENSITY_WIDTH, LINEAR, draw_density, scale_of_eigenvalues
 from lossgeo.store import Group
 
@@ -23,11 +31,6 @@ def axes_in_style(ax: Axes | None, height: float) -> Iterator[Axes]:
 
             _, ax = pyplot.subplots(figsize=(3.6, height))
         yield ax
-
-
-def labelled(quantity: str, units: str) -> str:
-    """The label of an axis."""
-    return quantity if units == "1" else f"{quantity} ({units})"
 
 
 def lines(
@@ -57,7 +60,7 @@ def plane(ax: Axes, group: Group, axes: str, units: str) -> None:
     ax.plot(0, 0, "+", color="white", ms=6, mew=1)
     ax.set(aspect="equal", xlabel="α", ylabel="β", title=f"loss on the plane of {axes}")
     if filled is not None:
-        colorbar(ax.get_figure(), filled, [ax], labelled("loss", units))
+        colorbar(ax.get_figure(), filled, [ax], units)
 
 
 def density_of_states(

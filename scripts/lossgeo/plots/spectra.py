@@ -17,6 +17,7 @@ from lossgeo.plots.panels import (
     count_nonpositive,
     in_order,
     intervals,
+    labelled,
     legend_of_all,
     name_missing,
     panels_of,
@@ -27,11 +28,12 @@ from lossgeo.plots.panels import (
     seeds_of,
     span,
     title_and_legend,
+    units_of,
     with_note,
 )
 from lossgeo.quadrature import cumulative_bounds, density
 
-LINEAR = 0.1  # nats; spectra are linear within it and logarithmic beyond
+LINEAR = 0.1  # in the loss's units; spectra are linear within it and logarithmic beyond
 DENSITY_WIDTH = 0.1  # of the Gaussian that smooths spectra, in asinh(lambda / LINEAR)
 
 
@@ -77,7 +79,7 @@ def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -
         below.set(yscale="log", ylim=(0.4, 2 * nodes["parameters"].max()))
         below.yaxis.set_minor_locator(NullLocator())
         scale_of_eigenvalues(below)
-        below.set_xlabel("eigenvalue λ (nats)")
+        below.set_xlabel(labelled("eigenvalue λ", units_of(style)))
         title_and_legend(above, title)
         name_missing(above, pd.concat([rows for *_, rows in series]), "node")
     axes[0, 0].set_ylabel(f"density of asinh(λ / {LINEAR:g})")
@@ -165,12 +167,15 @@ def eigenvalues(tables: Tables, files: Files, experiment: Mapping, style: Mappin
     top = top.rename(columns={"eigenvalue": "value", "eigenvalue_se": "se"})
     curvature = rows_of(tables["curvature"], experiment).assign(converged=True)
     hessian = top[top["matrix"] == "hessian"]
+    units = units_of(style)
     quantities = {
-        "λ₁ of the Hessian\n(nats)": hessian,
-        "λ₁ of Gauss-Newton\n(nats)": top[top["matrix"] == "gauss_newton"],
+        labelled("λ₁ of the Hessian", units, "\n"): hessian,
+        labelled("λ₁ of Gauss-Newton", units, "\n"): top[top["matrix"] == "gauss_newton"],
         "λ₁ of the\npreconditioned H": top[top["matrix"] == "preconditioned"],
-        "trace\n(nats)": curvature.rename(columns={"trace": "value", "trace_se": "se"}),
-        "E[d′Hd], filter-\nnormalised d (nats)": curvature.rename(
+        labelled("trace", units, "\n"): curvature.rename(
+            columns={"trace": "value", "trace_se": "se"}
+        ),
+        labelled("E[d′Hd], filter-\nnormalised d", units): curvature.rename(
             columns={"filter_curvature": "value", "filter_curvature_se": "se"}
         ),
     }
@@ -304,7 +309,7 @@ def ladder(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
             shown = pd.concat([rows for *_, rows in series])
             name_missing(axis, shown, "eigenvalue")
             count_nonpositive(axis, shown["eigenvalue"])
-        row[0].set_ylabel("largest eigenvalue λ₁ (nats)")
+        row[0].set_ylabel(labelled("largest eigenvalue λ₁", units_of(style)))
         for axis in row[len(panels[point]) :]:
             axis.remove()
     plain_log(axes[0, 0].yaxis)

@@ -16,11 +16,15 @@ from lossgeo.plots.panels import (
     given_note,
     in_order,
     intervals,
+    is_unavailable,
     legend_of_all,
     plain_log,
     rows_of,
     seeds_note,
+    units_of,
     with_note,
+    with_units,
+    write_on,
 )
 
 BESIDE = 0.12  # of the seeds to the left of their mean, in places of the axis
@@ -36,9 +40,10 @@ def steps(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
     unknown = ", ".join(runs.loc[runs["step"].isna(), "optimizer"].unique())
     runs = runs[runs["step"].notna()]
     limit = runs["step"] / runs["epoch"] * runs["model"].map(experiment["epochs"])
-    loss, accuracy = experiment["matched_loss"], experiment["target_accuracy"]
+    loss = with_units(f"{experiment['matched_loss']:g}", units_of(style))
+    accuracy = experiment["target_accuracy"]
     quantities = {
-        "steps_to_train_loss": f"steps to a training loss of {loss:g} nats",
+        "steps_to_train_loss": f"steps to a training loss of {loss}",
         "steps_to_test_accuracy": f"steps to a test accuracy of {100 * accuracy:g} %",
     }
     figure, axes = axes_grid(style, 1, 2, height=2.6, sharey=True)
@@ -49,6 +54,9 @@ def steps(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
     titles = [name.upper() if name in ("mlp", "cnn") else name for name in groups]
     for axis, (quantity, title) in zip(axes[0], quantities.items(), strict=True):
         rows = runs.assign(steps=runs[quantity].where(runs[quantity] <= limit))
+        if quantity == "steps_to_test_accuracy" and is_unavailable(runs, "test_accuracy"):
+            write_on(axis, "not available")
+            rows = rows.iloc[:0]
         for number, name in enumerate(groups):
             shift = 0.0 if about_models else 0.7 * ((number + 0.5) / len(groups) - 0.5)
             part = rows[rows[group] == name]
@@ -77,6 +85,8 @@ def _draw(axis: Axes, part: pd.DataFrame, number: int, label: str, style: Mappin
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
     axis.plot(part["x"] - BESIDE, part["steps"], marker, color=colour, ms=2.5, alpha=0.5, mew=0)
     mean = intervals(part, "x", "steps", style, log=True)
+    if mean.empty:
+        return
     bars = np.abs(mean[["low", "high"]].to_numpy().T - mean["mean"].to_numpy())
     axis.errorbar(
         mean.index,

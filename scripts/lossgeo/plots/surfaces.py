@@ -18,6 +18,7 @@ from lossgeo.plots.panels import (
     colorbar,
     contours,
     first_seed,
+    labelled,
     loss_norm,
     name_missing,
     panels_of,
@@ -27,6 +28,7 @@ from lossgeo.plots.panels import (
     seeds_of,
     span,
     title_and_legend,
+    units_of,
     with_note,
     write_on,
 )
@@ -61,7 +63,7 @@ def lines(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
         title_and_legend(axis, title)
         rows = pd.concat([part for *_, part in series])
         name_missing(axis, rows.assign(loss=rows["loss"].map(np.mean)), "loss")
-    axes[0, 0].set_ylabel("loss (nats)")
+    axes[0, 0].set_ylabel(labelled("loss", units_of(style)))
     directions = frame["index"].nunique()
     note = (
         f"At {point}; {directions} directions for each of {span(seeds_of(frame))} seeds. Thin: "
@@ -107,12 +109,13 @@ def planes(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
             if not reached:
                 write_on(axis, group.attributes["status"])
     if filled:
-        colorbar(figure, filled, figure.axes)
+        colorbar(figure, filled, figure.axes, units_of(style))
     seed = store.attributes(next(iter(shown.values())))["seed"]
     note = (
         f"At {point}; seed {seed}. Units: {experiment['normalization']}-normalised directions; "
-        "along eigenvectors, where the quadratic has risen by `rise` of the config; λ in nats."
+        "along eigenvectors, where the quadratic has risen by `rise` of the config"
     )
+    note += "." if units_of(style) == "1" else f"; λ in {units_of(style)}."
     return with_note(figure, style, note)
 
 
@@ -163,10 +166,11 @@ def surfaces(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         axis.tick_params(pad=-5, labelsize=style["font_size"] - 2)
         axis.tick_params("z", pad=-2)
         axis.view_init(elev=28, azim=-55)
-    colorbar(figure, matplotlib.cm.ScalarMappable(norm, SURFACE_COLOURS), figure.axes)
+    units = units_of(style)
+    colorbar(figure, matplotlib.cm.ScalarMappable(norm, SURFACE_COLOURS), figure.axes, units)
     seed = store.attributes(next(iter(shown.values())))["seed"]
     note = (
-        f"At {point}; seed {seed}; height: loss (nats) on a logarithmic scale; α, β: "
+        f"At {point}; seed {seed}; height: {labelled('loss', units)} on a logarithmic scale; α, β: "
         f"{experiment['normalization']}-normalised directions."
     )
     return with_note(figure, style, note)

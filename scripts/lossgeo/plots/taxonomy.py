@@ -19,11 +19,20 @@ from lossgeo.plots.panels import (
     axes_grid,
     in_order,
     intervals,
+    labelled,
     plain_log,
     seeds_note,
+    units_of,
     with_note,
 )
-from lossgeo.plots.rungs import MEASURES, barrier_axis, barrier_bars, nothing, pairs_note, where
+from lossgeo.plots.rungs import (
+    barrier_axis,
+    barrier_bars,
+    barrier_label,
+    nothing,
+    pairs_note,
+    where,
+)
 
 LADDERS = {  # a panel's title -> rungs, of which the first that a cell has is shown
     "straight line": ("line",),
@@ -54,7 +63,7 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
         for number in range(len(rows)):
             family = families.index(rows["family"].iloc[number])
             _draw_cell(axis, rows.iloc[[number]], MARKERS[family % len(MARKERS)], colours)
-        axis.set(title=title, ylabel=MEASURES["loss"][0], xscale="log")
+        axis.set(title=title, ylabel=barrier_label("loss", style), xscale="log")
     spans = found[["eigenvalue", "low", "high"]]
     narrowest, widest = spans.min().min(), spans.max().max()
     margin = max(widest / narrowest, 1.1) ** 0.05  # a single eigenvalue spans nothing
@@ -62,7 +71,7 @@ def taxonomy(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     barrier_axis(axes, found["limit"].iloc[0])
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(4 * low, 3 * high)  # with room for the names of the corners
-    axes[-1].set_xlabel("largest eigenvalue λ₁ of the Hessian (nats)")
+    axes[-1].set_xlabel(labelled("largest eigenvalue λ₁ of the Hessian", units_of(style)))
     plain_log(axes[-1].xaxis)
     figure.colorbar(
         colours, ax=list(axes), label="CKA of the two ends (test)", aspect=40, pad=0.01, shrink=0.8

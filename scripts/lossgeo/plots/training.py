@@ -11,13 +11,17 @@ from lossgeo.plots.panels import (
     axes_grid,
     given_note,
     intervals,
+    is_unavailable,
+    labelled,
     name_missing,
     panels_of,
     plain_log,
     rows_of,
     seeds_note,
     title_and_legend,
+    units_of,
     with_note,
+    write_on,
 )
 
 
@@ -29,8 +33,13 @@ def training(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
     panels = panels_of(history, experiment)
     figure, axes = axes_grid(style, 2, len(panels), height=1.5, sharex="col", sharey="row")
     for column, (title, series) in enumerate(panels.items()):
+        shown = pd.concat([rows for *_, rows in series])
         for row, quantity in enumerate(("train_loss", "test_error")):
             axis = axes[row, column]
+            if is_unavailable(shown, quantity):
+                axis.set_yticks([])
+                write_on(axis, "not available")
+                continue
             for label, colour, rows in series:
                 for _, run in rows.groupby("seed"):
                     axis.plot(run["epoch"], run[quantity], color=colour, lw=0.4, alpha=0.5)
@@ -39,9 +48,9 @@ def training(tables: Tables, files: Files, experiment: Mapping, style: Mapping) 
                 axis.fill_between(mean.index, mean["low"], mean["high"], color=colour, alpha=0.15)
             axis.set_yscale("log")
             plain_log(axis.yaxis)
-        name_missing(axes[0, column], pd.concat([rows for *_, rows in series]), "train_loss")
+        name_missing(axes[0, column], shown, "train_loss")
         title_and_legend(axes[0, column], title)
         axes[1, column].set_xlabel("epochs")
-    axes[0, 0].set_ylabel("training loss (nats)")
+    axes[0, 0].set_ylabel(labelled("training loss", units_of(style)))
     axes[1, 0].set_ylabel("test error (%)")
     return with_note(figure, style, seeds_note(history, style) + given_note(experiment))

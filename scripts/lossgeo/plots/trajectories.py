@@ -16,11 +16,13 @@ from lossgeo.plots.panels import (
     colorbar,
     contours,
     first_seed,
+    labelled,
     loss_norm,
     plain_log,
     rows_of,
     seeds_of,
     span,
+    units_of,
     with_note,
     write_on,
 )
@@ -71,14 +73,15 @@ def trajectory(tables: Tables, files: Files, experiment: Mapping, style: Mapping
         shares.plot([], [], "ko-", ms=2, label="run")
         shares.set(yscale="log", xlabel="component")
         shares.set_xticks(sorted(rows["component"].unique()))
+    loss = labelled("loss", units_of(style))
     for axis, label in zip(
-        axes[:, 0], ("PC 2", "loss (nats)", "distance off plane", "variance share"), strict=True
+        axes[:, 0], ("PC 2", loss, "distance off plane", "variance share"), strict=True
     ):
         axis.set_ylabel(label)
     if not shown:
         write_on(axes[0, 0], "no run has enough finite snapshots")
         return figure
-    colorbar(figure, filled, list(axes[0]))
+    colorbar(figure, filled, list(axes[0]), units_of(style))
     for axis in axes[(1, 3), -1]:
         axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     note = (

@@ -30,9 +30,11 @@ from lossgeo.plots.rungs import (
     RUNGS,
     barrier_axis,
     barrier_bars,
+    barrier_label,
     barrier_ticks,
     dodged,
     missing_note,
+    name_unavailable_measure,
     nothing,
     pairs_note,
     present_rungs,
@@ -68,9 +70,9 @@ def widths(tables: Tables, files: Files, experiment: Mapping, style: Mapping) ->
     rows = len(groups) * blocks
     figure = Figure(figsize=(2.1 * style["column_width"], 1.65 * rows + 0.9))
     grid = figure.add_gridspec(rows, 4)  # two panels of half the width, or up to four
-    _draw_widths(figure, grid, groups, points[-1])
+    _draw_widths(figure, grid, groups, points[-1], style)
     if blocks > 1:
-        _draw_epochs(figure, grid, groups, dict(sorted(epochs.items())))
+        _draw_epochs(figure, grid, groups, dict(sorted(epochs.items())), style)
     legend_of_all(figure, [RUNGS[rung] for rung in BY_WIDTH])
     note = (
         f"On the {SPLIT} split; against the width at {points[-1]}. Small: single pairs. "
@@ -114,10 +116,12 @@ def _groups(means: pd.DataFrame, pairs: pd.DataFrame, experiment: Mapping) -> li
     return found
 
 
-def _draw_widths(figure: Figure, grid: GridSpec, groups: Sequence[Group], point: str) -> None:
+def _draw_widths(
+    figure: Figure, grid: GridSpec, groups: Sequence[Group], point: str, style: Mapping
+) -> None:
     """Loss and error against the width, one row for each group."""
     for column, measure in enumerate(("loss", "error")):
-        name, scale = MEASURES[measure]
+        _, scale = MEASURES[measure]
         axes: list[Axes] = []
         for row, (title, *frames) in enumerate(groups):
             place = grid[row, 2 * column : 2 * column + 2]
@@ -125,7 +129,8 @@ def _draw_widths(figure: Figure, grid: GridSpec, groups: Sequence[Group], point:
             axes.append(axis)
             means, pairs = (where(f, point=point, measure=measure) for f in frames)
             _against_width(axis, means, pairs, scale)
-            axis.set(title=title, ylabel=name)
+            axis.set(title=title, ylabel=barrier_label(measure, style))
+            name_unavailable_measure(axis, pairs)
         axes[-1].set_xlabel("width (hidden units, or channels)")
         barrier_axis(axes, scale * means["limit"].iloc[0])
 
@@ -160,7 +165,11 @@ def _against_width(axis: Axes, means: pd.DataFrame, pairs: pd.DataFrame, scale: 
 
 
 def _draw_epochs(
-    figure: Figure, grid: GridSpec, groups: Sequence[Group], epochs: Mapping[int, str]
+    figure: Figure,
+    grid: GridSpec,
+    groups: Sequence[Group],
+    epochs: Mapping[int, str],
+    style: Mapping,
 ) -> None:
     """Under the rows of `_draw_widths`: the loss against epochs, and width x epoch as a map."""
     frames = [
@@ -183,7 +192,7 @@ def _draw_epochs(
             _against_epoch(axis, rows, epochs)
             axis.set_title(f"{title}, {RUNGS[rung]}")
             if column == 0:
-                axis.set_ylabel(MEASURES["loss"][0])
+                axis.set_ylabel(barrier_label("loss", style))
                 _width_legend(axis)
             place = slice(2 + wide * column, 2 + wide * (column + 1))
             axis = figure.add_subplot(grid[len(groups) + number, place])
@@ -195,7 +204,7 @@ def _draw_epochs(
     for axis in lines[-len(rungs) :] + maps[-len(rungs) :]:
         axis.set_xlabel("epoch")
     barrier_axis(lines, limit)
-    bar = figure.colorbar(image, ax=maps, label=MEASURES["loss"][0], aspect=25, pad=0.02)
+    bar = figure.colorbar(image, ax=maps, label=barrier_label("loss", style), aspect=25, pad=0.02)
     barrier_ticks(bar.ax.yaxis, LINEAR * limit)
 
 
