@@ -67,7 +67,7 @@ def test_a_path_goes_from_a_to_b_or_to_b_aligned(case, pair, rung):
     else:
         assert path.length == pytest.approx(curves.length(a, midpoint, end), rel=1e-12)
         torch.testing.assert_close(thetas[2], (a + end) / 4 + midpoint / 2, rtol=0, atol=1e-12)
-    losses = connectivity.logits_of(case.objective, path)
+    losses = connectivity.logits_of(case.objective, path, [None, None])
     for theta, logits in zip(thetas, losses, strict=True):
         loss = torch.nn.functional.cross_entropy(logits.T, case.objective.targets)
         assert float(loss) == pytest.approx(evaluate(case.objective, theta).loss, rel=1e-11)
@@ -77,7 +77,7 @@ def test_a_path_goes_from_a_to_b_or_to_b_aligned(case, pair, rung):
 def test_without_an_order_there_is_no_aligned_path(case, pair, rung):
     path = path_of(case, pair, rung, order=None)
     assert path.status == "not available"
-    assert connectivity.logits_of(case.objective, path).isnan().all()
+    assert connectivity.logits_of(case.objective, path, [None, None]).isnan().all()
     assert path_of(case, pair, rung, "diverged", order=None).status == "diverged"
 
 
@@ -85,7 +85,7 @@ def test_a_path_that_overflows_between_sound_ends_says_so(case, pair):
     """Its ends are the largest numbers there are, with opposite signs in between."""
     a, *_ = pair
     path = connectivity.Path([a, 1e308 * torch.ones_like(a), a], curves.coefficients(T), 1.0, "ok")
-    logits = connectivity.logits_of(case.objective, path)
+    logits = connectivity.logits_of(case.objective, path, [None, None])
     profile = connectivity.paths.profile(T, logits, case.objective.targets)
     group = connectivity.as_group(profile, path, 1.0)
     assert group.attributes["status"] == "not finite"
@@ -94,12 +94,12 @@ def test_a_path_that_overflows_between_sound_ends_says_so(case, pair):
 
 def test_similarities_are_of_the_ends_as_they_are_and_aligned(case, pair):
     a, b, order, _ = pair
-    found = connectivity.similarities(case.objective, a, b, order).variables
+    found = connectivity.similarities(case.objective, a, b, order, [None, None]).variables
     for name in ("disagreement", "cka", "debiased_cka"):
         np.testing.assert_allclose(*found[name].values, rtol=1e-10)
     naive, aligned = found["unit_correlation"].values
     assert naive != pytest.approx(aligned, rel=0.01)
-    own = connectivity.similarities(case.objective, a, a, None).variables
+    own = connectivity.similarities(case.objective, a, a, None, [None, None]).variables
     assert own["unit_correlation"].values[0] == pytest.approx(1.0)
     assert np.isnan(own["cka"].values[1])
 
@@ -151,7 +151,7 @@ def test_a_plane_is_the_objective_at_its_distances(case, pair):
     """At every grid point, in parameter space; its corners are the three points."""
     a, b, _, third = pair
     group = planes.plane(
-        case.objective, (a, b, third), SETTINGS, generator=np.random.default_rng(0)
+        case.objective, (a, b, third), [None] * 3, SETTINGS, generator=np.random.default_rng(0)
     )
     found = {name: variable.values for name, variable in group.variables.items()}
     corners = found["corners"]
@@ -175,7 +175,9 @@ def test_three_points_without_a_plane_say_why(case, pair):
     a, b, *_ = pair
 
     def status(*points):
-        group = planes.plane(case.objective, points, SETTINGS, generator=np.random.default_rng(0))
+        group = planes.plane(
+            case.objective, points, [None] * 3, SETTINGS, generator=np.random.default_rng(0)
+        )
         assert not group.variables
         return group.attributes["status"]
 
