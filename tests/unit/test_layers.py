@@ -10,7 +10,7 @@ from lossgeo.gauss_newton import gauss_newton_operator
 from lossgeo.hessian import gradient
 from lossgeo.layers import curvature_of_layers
 from lossgeo.objective import make_objective
-from lossgeo.parameters import flatten, unflatten
+from lossgeo.parameters import unflatten
 from lossgeo.part import layers, part_of, places
 
 SETTINGS = {"max_steps": 60, "tolerance": 1e-8, "rest_probes": 4}
@@ -52,7 +52,8 @@ def test_layers_may_have_vectors_or_one_number_or_no_part_in_the_loss(generator)
     model = Odd().double()
     x = torch.randn(9, 4, generator=generator, dtype=torch.float64)
     y = torch.arange(9) % 2
-    objective, theta = make_objective(model, x, y, dtype=torch.float64), flatten(model)
+    objective = make_objective(model, x, y, dtype=torch.float64)
+    theta = torch.randn(objective.layout.size, generator=generator, dtype=torch.float64)
 
     def loss(v):
         parameters = unflatten(v, objective.layout)
@@ -60,14 +61,15 @@ def test_layers_may_have_vectors_or_one_number_or_no_part_in_the_loss(generator)
 
     dense = torch.autograd.functional.hessian(loss, theta)
     owned = layers(model)
-    found = curvature_of_layers(objective, theta, **SETTINGS, generator=generator)
+    settings = SETTINGS | {"rest_probes": 200}
+    found = curvature_of_layers(objective, theta, **settings, generator=generator)
     for layer in found:
         where = places(objective.layout, owned[layer.layer])
         block = dense[where][:, where]
         expected = torch.linalg.eigvalsh(block)[-1]
         np.testing.assert_allclose(layer.top.pairs.values, expected, rtol=1e-7, atol=1e-12)
         error = abs(layer.trace.value - float(torch.trace(block)))
-        assert error <= 6 * layer.trace.probe_se + 1e-12
+        assert error <= 4 * layer.trace.probe_se + 1e-12
     assert found[-1].trace.value == 0
     part, ours = part_of(objective, theta, ["unused.*"])
     assert (gradient(part, ours) == 0).all()
