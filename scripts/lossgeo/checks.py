@@ -184,6 +184,7 @@ def check_models(
     names, by a model's name, or by the key of an optimizer, optimizers.NAME. One without is tried
     on every call.
     """
+    _check_batches(config)
     models = {
         name: spec
         for name, spec in config["models"].items()
@@ -640,6 +641,23 @@ def _check_epochs(config: Mapping) -> None:
                     f"{key}: found 'published', whose formula gives no epochs for {model!r} of "
                     f"width {spec['width']}; give a number, or one per model"
                 )
+
+
+def _check_batches(config: Mapping) -> None:
+    """Batch normalisation has no variance of one sample, as an epoch's last batch may be."""
+    size, asked = config["training"]["batch_size"], config["data"]["train_samples"]
+    for run in study.get_runs(config, "train"):
+        is_own = "train" in config["optimizers"][run.optimizer]
+        if is_own or "statistics" not in config["models"][run.model]:
+            continue
+        samples = get_contents(config).train
+        samples = samples if asked is None else min(samples, asked)
+        if samples % size == 1:
+            raise ConfigError(
+                f"config key training.batch_size: found {size}, which leaves one of {samples} "
+                f"training samples for the last batch of an epoch, expected more of them for the "
+                f"statistics of {run.model}: take another batch_size, or data.train_samples"
+            )
 
 
 def _check_optimizers(config: Mapping) -> None:

@@ -232,3 +232,11 @@ def test_a_device_that_is_not_there_is_named(base):
     with pytest.raises(checks.ConfigError) as raised:
         checks.check_models(config, {})
     assert_says(str(raised.value), ["config key device: found 'cuda:7'", "CUDA devices", "auto"])
+
+
+def test_an_epochs_last_batch_of_one_sample_has_no_statistics(base):
+    own = base["models"]["own"] | {"statistics": "frozen"}
+    training = base["training"] | {"batch_size": 149}
+    config = base | {"models": base["models"] | {"own": own}, "training": training}
+    with pytest.raises(checks.ConfigError, match="found 149, which leaves one of 150 training"):
+        checks.check_models(config, {})
