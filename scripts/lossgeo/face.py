@@ -469,7 +469,8 @@ class Objective:
             max_t L((1 - t) theta + t theta') - [(1 - t) L(theta) + t L(theta')]
 
         other: a model, an `Objective` (of which theta alone is taken) or a state dict. Where theta
-            is a part of the parameters, the others stay those of this network.
+            is a part of the parameters, the others stay those of this network; running statistics
+            that are frozen go from one network's to the other's all the same.
         aligned: first permute the other's hidden units, which leaves its function as it is, so that
             its weights come closest to these (weight matching, Ainsworth et al. 2022). Which units
             can change places is found in an `nn.Sequential` of linear, convolution, pooling and
