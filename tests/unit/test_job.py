@@ -18,7 +18,7 @@ from lossgeo.digest import code_digests, factory_digests
 
 SCRIPTS = Path(job.__file__).parents[1]
 WITH_LOG = sorted(
-    path.name for path in SCRIPTS.glob("*.py") if path.stem not in ("estimate", "verify")
+    path.name for path in SCRIPTS.glob("*.py") if path.stem not in ("estimate", "new", "verify")
 )
 
 PREAMBLE = """\

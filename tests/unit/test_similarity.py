@@ -87,7 +87,10 @@ def test_hidden_activations_of_an_end_that_diverged_are_nan(case):
 
 @pytest.mark.parametrize(
     "model",
-    [nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), nn.Sequential(nn.Sequential(nn.Flatten()))],
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(36, 3)),
+        nn.Sequential(nn.Sequential(nn.Flatten(), nn.Linear(36, 4)), nn.Linear(4, 3)),
+    ],
 )
 def test_without_a_chain_or_a_hidden_layer_there_are_no_activations(mlp, model):
     objective = make_objective(copy.deepcopy(model), mlp.inputs, mlp.targets)

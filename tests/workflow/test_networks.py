@@ -156,15 +156,27 @@ def test_tables_name_what_was_measured_and_how(images):
 
 
 @pytest.mark.parametrize(
-    ("config", "loss", "data", "build"),
+    ("config", "table", "loss", "data", "build"),
     [
-        ("tokens.yaml", "tokens", my_networks.sentences, lambda: my_networks.next_token((10,), 5)),
-        ("regression.yaml", "mse", my_networks.curve, lambda: my_networks.regressor((3,), 2)),
+        (
+            "tokens.yaml",
+            "ladder",
+            "tokens",
+            my_networks.sentences,
+            lambda: my_networks.next_token((10,), 5),
+        ),
+        (
+            "regression.yaml",
+            "flatness",
+            "mse",
+            my_networks.curve,
+            lambda: my_networks.regressor((3,), 2),
+        ),
     ],
 )
-def test_other_data_and_losses_go_through_every_stage(tmp_path, config, loss, data, build):
+def test_other_data_and_losses_go_through_the_study(tmp_path, config, table, loss, data, build):
     project = project_of(tmp_path, config)
-    run(project, *(str(RESULTS / "tables" / f"{name}.csv") for name in ("curvature", "flatness")))
+    run(project, *(str(RESULTS / "tables" / f"{name}.csv") for name in ("curvature", table)))
     model, name = build().double().eval(), "mine/adam/seed0"
     state_of(model, project, name)
     names = [name for name, _ in model.named_parameters()]

@@ -23,10 +23,10 @@ PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 HERE = ["--slurm-status-command", "squeue", "--cores", "2", "--latency-wait", "10"]
 HERE += ["--slurm-init-seconds-before-status-checks", "5", "--group-components", "run=1"]
 HERE += ["--resources", f"mem_mb={loopback.MEMORY}"]
-# two models, of one every stage, pairs and forks, a table and a figure of theirs
+# two models with some stages, forks with their paths, a table and a figure of theirs
 DONE = (
     *("runs/own/momentum/seed0/hessian", "runs/own/momentum/seed0/flatness"),
-    *("runs/mlp-4/momentum/seed0", "pairs/mlp-4/momentum/seed0-"),
+    *("runs/mlp-4/momentum/seed0/hessian", "runs/mlp-4/momentum/seed0/landscape"),
     *("tables/instability", "figures/instability/instability"),
 )
 
