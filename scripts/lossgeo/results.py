@@ -105,10 +105,10 @@ class Loss(Result):
         return Group({}, _numbers(self, "loss") | {"accuracy": self.accuracy})
 
     def _draw(self, ax: Axes) -> None:
-        from lossgeo.plots import single
+        from lossgeo.plots.panels import labelled
 
         ax.errorbar([0], [self.value], [self.se], fmt="o", capsize=3)
-        ax.set(xticks=[], ylabel=single.labelled("loss", self.units))
+        ax.set(xticks=[], ylabel=labelled("loss", self.units))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -366,8 +366,9 @@ class Trace(Result):
 
     def _draw(self, ax: Axes) -> None:
         from lossgeo.plots import single
+        from lossgeo.plots.panels import labelled
 
-        single.bars(ax, self.by_tensor, single.labelled("tr G", self.units))
+        single.bars(ax, self.by_tensor, labelled("tr G", self.units))
 
     def _height(self) -> float:
         return max(2.0, 0.7 + 0.14 * len(self.by_tensor))
