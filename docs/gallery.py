@@ -3,11 +3,12 @@
     python docs/gallery.py
 
 An example is a Python script in cells (`# %%`, `# %% [markdown]`); its page has the prose, the
-code, what every cell printed, and the figures it left open.
+code, what every cell printed, and the figures it left open. Its notebook has the cells alone.
 """
 
 import contextlib
 import io
+import json
 import re
 import sys
 import warnings
@@ -79,6 +80,20 @@ def page(done: list[Cell], where: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def notebook(name: str) -> str:
+    """The cells of an example as a Jupyter notebook (format 4.5) that has not been run."""
+    made: list[dict] = []
+    for cell in cells((EXAMPLES / f"{name}.py").read_text()):
+        made.append(
+            {"cell_type": "markdown" if cell.prose else "code", "id": f"{name}-{len(made)}"}
+            | {"metadata": {}, "source": cell.source.splitlines(keepends=True)}
+            | ({} if cell.prose else {"execution_count": None, "outputs": []})
+        )
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    whole = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": made}
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
 def with_three_lines(readme: str, done: list[Cell]) -> str:
     """The README with the last cell of `three_lines` and what it printed between its marks."""
     before, _, rest = readme.partition(START)
@@ -91,6 +106,7 @@ def main() -> None:
     warnings.simplefilter("error")
     for name in PAGES:
         (EXAMPLES / f"{name}.md").write_text(page(run(name, EXAMPLES)))
+        (EXAMPLES / f"{name}.ipynb").write_text(notebook(name))
     readme = ROOT / "README.md"
     done = run("three_lines", EXAMPLES)
     readme.write_text(with_three_lines(readme.read_text(), done))

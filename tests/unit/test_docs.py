@@ -37,6 +37,12 @@ def test_an_example_prints_what_its_page_shows(name, tmp_path):
             assert (gallery.EXAMPLES / figure).exists()
 
 
+@pytest.mark.parametrize("name", gallery.PAGES)
+def test_a_notebook_has_the_cells_of_its_example(name):
+    written = (gallery.EXAMPLES / f"{name}.ipynb").read_text()
+    assert written == gallery.notebook(name), "make examples writes it again"
+
+
 def test_the_citation_has_the_librarys_version():
     cited = yaml.safe_load((gallery.ROOT / "CITATION.cff").read_text())["version"]
     assert cited == lossgeo.__version__

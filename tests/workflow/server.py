@@ -1,13 +1,17 @@
 """Calls of Snakemake without the second and a half that importing it takes: each is a fork.
 
 Run as a program, it answers every line of its input, a call, with a line: the exit status. What a
-call imports beside Snakemake's own modules, the project's code above all, is its own.
+call imports beside Snakemake's own modules, the project's code above all, is its own. Its jobs are
+forks as well (see `jobs`).
 """
 
 import json
 import os
 import sys
+import tempfile
 from importlib import invalidate_caches
+
+import jobs
 
 
 def main() -> None:
@@ -17,11 +21,14 @@ def main() -> None:
     import snakemake.api
     import snakemake.cli  # noqa: F401
 
-    for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            call(**json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    with tempfile.TemporaryDirectory() as sockets:
+        jobs.start(sockets)
+        for line in sys.stdin:
+            child = os.fork()
+            if not child:
+                jobs.use(sockets)
+                call(**json.loads(line))
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 def call(folder: str, arguments: list[str], stdout: str, stderr: str) -> None:

@@ -156,27 +156,25 @@ def test_tables_name_what_was_measured_and_how(images):
 
 
 @pytest.mark.parametrize(
-    ("config", "table", "loss", "data", "build"),
+    ("config", "loss", "data", "build"),
     [
         (
             "tokens.yaml",
-            "ladder",
             "tokens",
             my_networks.sentences,
             lambda: my_networks.next_token((10,), 5),
         ),
         (
             "regression.yaml",
-            "flatness",
             "mse",
             my_networks.curve,
             lambda: my_networks.regressor((3,), 2),
         ),
     ],
 )
-def test_other_data_and_losses_go_through_the_study(tmp_path, config, table, loss, data, build):
+def test_other_data_and_losses_go_through_the_study(tmp_path, config, loss, data, build):
     project = project_of(tmp_path, config)
-    run(project, *(str(RESULTS / "tables" / f"{name}.csv") for name in ("curvature", table)))
+    run(project)
     model, name = build().double().eval(), "mine/adam/seed0"
     state_of(model, project, name)
     names = [name for name, _ in model.named_parameters()]

@@ -15,12 +15,12 @@ from lossgeo.plots.panels import (
     in_order,
     intervals,
     labelled,
-    legend_of_all,
     name_missing,
     panels_of,
     rows_at,
     rows_of,
     seeds_note,
+    title_and_legend,
     units_of,
     with_note,
 )
@@ -46,12 +46,11 @@ def layer_curvature(tables: Tables, files: Files, experiment: Mapping, style: Ma
             count_nonpositive(axis, every[quantity])
         name_missing(column[0], every, "trace")
         name_missing(column[1], every[every["status"] == "ok"], "eigenvalue")
-        column[0].set_title(title)
+        title_and_legend(column[0], title)
         names = [name or "(the model)" for name in layers]
         column[1].set_xticks(range(len(layers)), names, rotation=30, ha="right")
     for axis, label in zip(axes[:, 0], QUANTITIES.values(), strict=True):
         axis.set_ylabel(labelled(label, units_of(style)))
-    legend_of_all(figure, [])
     note = (
         f"At {point}. Small: runs, with standard errors over the samples; rings: not converged. "
         f"{seeds_note(frame, style, log=True)}"

@@ -89,9 +89,10 @@ def panels_of(frame: pd.DataFrame, experiment: Mapping) -> dict[str, list[tuple]
     for title in titles:
         part = frame[frame[panel] == title]
         present = [name for name in order if name in set(part[hue])]
+        coloured = present if about_models else order  # an optimizer has one colour in all panels
         series = [
-            (name, COLOURS[number % len(COLOURS)], part[part[hue] == name])
-            for number, name in enumerate(present)
+            (name, COLOURS[coloured.index(name) % len(COLOURS)], part[part[hue] == name])
+            for name in present
         ]
         if series:
             panels[title.upper() if title in ("mlp", "cnn") else title] = series

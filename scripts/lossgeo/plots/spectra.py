@@ -96,9 +96,12 @@ def spectra(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -
 
 
 def scale_of_eigenvalues(axis: Axes) -> None:
-    """An x axis that is linear within LINEAR and logarithmic beyond."""
+    """An x axis of what is drawn, linear within LINEAR and logarithmic beyond."""
     axis.set_xscale("asinh", linear_width=LINEAR)
-    axis.xaxis.set_major_locator(FixedLocator([-10, -1, -0.1, 0, 0.1, 1, 10, 100, 1000]))
+    low, high = np.arcsinh(np.array(axis.get_xlim()) / LINEAR)
+    inches = axis.get_position().width * axis.figure.get_figwidth()
+    near = [-LINEAR, LINEAR] if inches * np.arcsinh(1) / (high - low) > 0.25 else []
+    axis.xaxis.set_major_locator(FixedLocator([-10, -1, *near, 0, 1, 10, 100, 1000]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
 

@@ -50,6 +50,7 @@ def lines(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
     frame = rows_of(pd.DataFrame(rows), experiment)
     panels = panels_of(frame.assign(family=frame["model"].map(experiment["families"])), experiment)
     figure, axes = axes_grid(style, 1, len(panels), height=2.1, sharey="row")
+    between = "\n" if len(panels) > 3 else " "  # narrow panels
     for axis, (title, series) in zip(axes[0], panels.items(), strict=True):
         for label, colour, part in series:
             for alphas, loss in zip(part["alpha"], part["loss"], strict=True):
@@ -59,7 +60,7 @@ def lines(tables: Tables, files: Files, experiment: Mapping, style: Mapping) -> 
                 axis.plot(part["alpha"].iloc[0], np.mean(whole, axis=0), color=colour, label=label)
         axis.set_yscale("log")
         plain_log(axis.yaxis)
-        axis.set_xlabel(f"offset α ({experiment['normalization']}-normalised units)")
+        axis.set_xlabel(f"offset α{between}({experiment['normalization']}-normalised units)")
         title_and_legend(axis, title)
         rows = pd.concat([part for *_, part in series])
         name_missing(axis, rows.assign(loss=rows["loss"].map(np.mean)), "loss")
