@@ -22,15 +22,11 @@ from pathlib import Path
 WITHOUT_TORCH = ("numpy", "pandas", "h5py", "scipy.stats")
 PLOTTING = (*WITHOUT_TORCH, "matplotlib.mathtext", "matplotlib.backends.backend_pdf")
 WITH_TORCH = ("torch", "torch._dynamo", "numpy", "h5py", "scipy.sparse.linalg")
-KINDS = {
-    **dict.fromkeys(("dictionary", "table", "verdicts"), WITHOUT_TORCH),
-    **dict.fromkeys(("figure",), PLOTTING),
-    **dict.fromkeys(
-        ("alignment", "connectivity", "curve", "flatness", "fork", "hessian", "ladder")
-        + ("landscape", "planes", "published", "tile", "train", "trajectory", "weights"),
-        WITH_TORCH,
-    ),
-}
+KINDS = dict.fromkeys(("dictionary", "table", "verdicts"), WITHOUT_TORCH)
+KINDS |= {"figure": PLOTTING}
+KINDS |= dict.fromkeys(("train", "fork", "weights", "alignment", "curve"), WITH_TORCH)
+KINDS |= dict.fromkeys(("connectivity", "flatness", "hessian", "ladder", "landscape"), WITH_TORCH)
+KINDS |= dict.fromkeys(("planes", "published", "tile", "trajectory"), WITH_TORCH)
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
