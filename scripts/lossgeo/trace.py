@@ -1,7 +1,7 @@
 """Traces, norms and effective ranks of the Hessian, with what is known of them exactly."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lossgeo import gauss_newton, hessian
 from lossgeo.directions import filter_scale
+from lossgeo.losses import first_order
 from lossgeo.numerics import root
 from lossgeo.objective import Objective, mean_and_error
 from lossgeo.parameters import Layout, unflatten
@@ -60,11 +61,11 @@ def traces(
     filter_curvature = estimate(of_filters)
     if not is_affine:
         signs = torch.randint(0, 2, (rest_probes, len(theta)), generator=generator) * 2 - 1
+        signs = signs.to(theta)
         spread = filter_spread(theta, objective.layout)
-        rest, rest_of_filters = (
-            rest_of_samples(objective, theta, scale * signs.to(theta))
-            for scale in (torch.ones_like(theta), spread)
-        )
+        rest, rest_of_filters = rest_of_samples(
+            objective, theta, signs, torch.stack([signs, spread.square() * signs], 1)
+        ).unbind(1)
         of_hessian = with_rest(whole, rest)
         filter_curvature = with_rest(of_filters, rest_of_filters)
         whole = whole + rest.mean(0)
@@ -116,17 +117,20 @@ def filter_spread(theta: Tensor, layout: Layout) -> Tensor:
     return filter_scale(theta, layout) / root(sizes.to(theta))
 
 
-def rest_of_samples(objective: Objective, theta: Tensor, directions: Tensor) -> Tensor:
-    """d'(H_i - G_i)d of every sample i along directions d (R, P): (R, N)."""
-    whole = hessian.sample_forms(objective, theta, directions)
-    return whole - gauss_newton.sample_forms(objective, theta, directions)
+def rest_of_samples(objective: Objective, theta: Tensor, probes: Tensor, others: Tensor) -> Tensor:
+    """w'(H_i - G_i)z of every sample i for probes z (R, P) and each one's others w, (R, m, P).
+
+    (R, m, N). With E[zz'] = I, w = z gives samples of tr(H_i - G_i), and w = S^2 z of
+    tr(S (H_i - G_i) S), from the same products with z (Hutchinson 1989).
+    """
+    rest = replace(objective, loss=first_order(objective.loss))
+    return hessian.sample_forms(rest, theta, probes, others)
 
 
 def with_rest(exact: Tensor, rest: Tensor) -> Estimate:
     """A trace from its exact part, `exact` (N,) of the samples, and `rest` (R, N) of R probes.
 
-    With E[dd'] = I, d'(H_i - G_i)d is a sample of tr(H_i - G_i) (Hutchinson 1989). The scatter of
-    the samples' sums contains that of the probes, which is taken off it.
+    The scatter of the samples' sums contains that of the probes, which is taken off it.
     """
     each = exact + rest.mean(0)
     probes, samples = rest.shape

@@ -181,6 +181,24 @@ def test_gauss_newton_products_and_forms_are_dense_ones(problem):
     torch.testing.assert_close(forms, expected, rtol=1e-9, atol=1e-11)
 
 
+def test_what_the_gauss_newton_matrix_leaves_is_that_of_every_sample(problem):
+    """w'(H_i - G_i)z of each pair, two w for a z, with dense H_i by torch.autograd."""
+    hessians = torch.stack(
+        [
+            torch.autograd.functional.hessian(
+                lambda v, x=x, y=y: problem.at(v, x, y).sum(), problem.theta
+            )
+            for x, y in zip(problem.inputs.split(1), problem.targets.split(1), strict=True)
+        ]
+    )
+    vectors = directions(problem, 6)
+    probes, others = vectors[:2], vectors[2:].view(2, 2, -1)
+    found = trace.rest_of_samples(problem.objective, problem.theta, probes, others)
+    rest = hessians - problem.gauss_newtons()
+    expected = torch.einsum("kmp,npq,kq->kmn", others, rest, probes)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
 def test_exact_traces_are_those_of_the_dense_gauss_newton(problem):
     rows = gauss_newton.sample_traces(problem.objective, problem.theta)
     assert gauss_newton.is_exact(problem.objective, problem.theta)
