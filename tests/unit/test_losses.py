@@ -324,10 +324,10 @@ def test_the_plain_cross_entropys_second_derivative_is_autograds(generator):
 def test_of_too_many_outputs_the_trace_is_estimated_and_says_so(problem, monkeypatch):
     exact = trace.of_samples(gauss_newton.sample_traces(problem.objective, problem.theta))
     monkeypatch.setattr(losses, "MOST_OUTPUTS", 0)
-    monkeypatch.setattr(losses, "PROBES", 400)
+    monkeypatch.setattr(losses, "PROBES", 100)
     assert not gauss_newton.is_exact(problem.objective, problem.theta)
     found = trace.of_samples(gauss_newton.sample_traces(problem.objective, problem.theta))
-    assert float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.1)
+    assert float(found.mean()) == pytest.approx(float(exact.mean()), rel=0.2)
 
 
 @pytest.mark.parametrize("is_known", [True, False])
