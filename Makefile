@@ -46,7 +46,7 @@ test: .venv/.ready
 	.venv/bin/mypy
 	.venv/bin/snakefmt --check Snakefile workflow
 	.venv/bin/snakemake --lint
-	.venv/bin/python -m pytest -n 2 --dist worksteal
+	.venv/bin/python -m pytest -n 3 --dist worksteal
 
 # On a Slurm of two nodes that it starts here, and ends: with its log. Needs root; says so where not.
 test-slurm: .venv/.ready

@@ -31,6 +31,13 @@ CLONED = (
     "requirements.txt",
 )
 RESULTS = Path("results/tiny")
+LONG = ("test_slurm.py", "test_networks.py", "test_bytes.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole studies first, that of the cluster above all: while it waits, others compute."""
+    order = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
 
 
 def clone(folder: Path) -> Path:
