@@ -68,32 +68,28 @@ def sample_forms(
     H_i is the Hessian of sample i's own loss and H their mean, so that the mean over samples is
     v'H v and s / sqrt(N) is its standard error over samples. For an eigenvector that is to first
     order the standard error of its eigenvalue, if no other eigenvalue is near. With `others`
-    (k, P), w'H_i v of each pair in place of v'H_i v; with (k, m, P) of the m others of each vector:
-    (k, m, N).
+    (k, P), w_i'H_i v_i in place of v_i'H_i v_i.
 
     With weights s_i in the loss, sum_i s_i w'H_i v is a derivative like any other, and its own
-    derivative by s is what is asked for: about the cost of two products with H for each vector,
-    and of one for each further other.
+    derivative by s is what is asked for: about the cost of two products with H for each vector.
     """
     leaves = leaves_of(objective, theta)
     vectors = vectors.to(objective.device, objective.dtype)
     others = vectors if others is None else others.to(vectors)
-    forms = torch.zeros(*others.shape[:-1], objective.samples, dtype=torch.float64)
+    forms = torch.zeros(len(vectors), objective.samples, dtype=torch.float64)
     at = 0
     for inputs, targets in objective.blocks:
         weights = torch.ones(len(targets), dtype=objective.dtype, device=objective.device)
         gradient_parts = _gradient_parts(
             objective, leaves, inputs, targets, weights.requires_grad_()
         )
-        for form, v, of_v in zip(forms, vectors, others, strict=True):
+        for form, v, w in zip(forms, vectors, others, strict=True):
             product = _product(gradient_parts, leaves, v, objective.layout, create_graph=True)
-            if not product.requires_grad:
-                continue
-            for row, w in zip(torch.atleast_2d(form), torch.atleast_2d(of_v), strict=True):
+            if product.requires_grad:
                 (each,) = torch.autograd.grad(
                     product @ w, weights, retain_graph=True, materialize_grads=True
                 )
-                row[at : at + len(targets)] = each
+                form[at : at + len(targets)] = each
         at += len(targets)
     return forms
 

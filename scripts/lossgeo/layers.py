@@ -53,7 +53,9 @@ def curvature_of_layers(
             hessian_operator(block, part), start, top=1, max_steps=max_steps, tolerance=tolerance
         )
         errors = mean_and_error(sample_forms(block, part, pairs.vectors))[1]
-        traces = trace.traces(block, part, rest_probes=rest_probes, generator=generator)
+        traces = trace.traces(
+            block, part, rest_probes=rest_probes, generator=generator, filters=False
+        )
         top = Measured(pairs, errors)
         found.append(LayerCurvature(layer, len(part), traces.hessian, traces.exact, top, products))
     return found

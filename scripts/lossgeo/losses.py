@@ -94,7 +94,7 @@ def make_loss(spec: "Loss | str | Mapping[str, Any] | PerSample" = "cross-entrop
     )
 
 
-def first_order(loss: Loss) -> Loss:
+def linear_in_outputs(loss: Loss) -> Loss:
     """The loss g'z, linear in the outputs z, g being the gradient of l at those that it is given.
 
     Its Hessian by theta is sum_k g_k grad^2 z_k: what that of l is beside its Gauss-Newton matrix.
@@ -106,7 +106,7 @@ def first_order(loss: Loss) -> Loss:
             (slope,) = torch.autograd.grad(loss.of_samples(z, targets).sum(), z)
         return (outputs * slope).reshape(len(outputs), -1).sum(1)
 
-    return Loss(f"first order of {loss.name}", of_samples, loss.units)
+    return Loss(f"{loss.name}, linear in the outputs", of_samples, loss.units)
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossgeo import gauss_newton, hessian
 from lossgeo.directions import filter_scale
-from lossgeo.losses import first_order
+from lossgeo.losses import linear_in_outputs
 from lossgeo.numerics import root
 from lossgeo.objective import Objective, mean_and_error
 from lossgeo.parameters import Layout, unflatten
@@ -44,13 +44,19 @@ class Traces:
 
 
 def traces(
-    objective: Objective, theta: Tensor, *, rest_probes: int, generator: torch.Generator
+    objective: Objective,
+    theta: Tensor,
+    *,
+    rest_probes: int,
+    generator: torch.Generator,
+    filters: bool = True,
 ) -> Traces:
     """tr H and tr G at theta (P,), and the mean curvature of filter-normalised directions.
 
     tr G is exact where `gauss_newton.is_exact`, and so is tr H where the network is piecewise
     affine in each parameter (`piecewise_affine`). Elsewhere there is Hutchinson's estimate of what
     H - G adds, from `rest_probes` probes, of every sample, so that errors over the samples have it.
+    That of the filters takes as long again; without `filters` it is NaN.
     """
     theta = theta.to(objective.device, objective.dtype)
     rows = gauss_newton.sample_traces(objective, theta)
@@ -58,17 +64,17 @@ def traces(
     of_filters = filter_curvature_of_samples(rows, theta, objective.layout).cpu()
     is_affine = is_piecewise_affine(objective, theta)
     of_gauss_newton = of_hessian = estimate(whole)
-    filter_curvature = estimate(of_filters)
+    filter_curvature = estimate(of_filters) if filters else Estimate(math.nan, math.nan)
     if not is_affine:
         signs = torch.randint(0, 2, (rest_probes, len(theta)), generator=generator) * 2 - 1
         signs = signs.to(theta)
-        spread = filter_spread(theta, objective.layout)
-        rest, rest_of_filters = rest_of_samples(
-            objective, theta, signs, torch.stack([signs, spread.square() * signs], 1)
-        ).unbind(1)
+        rest = rest_of_samples(objective, theta, signs)
         of_hessian = with_rest(whole, rest)
-        filter_curvature = with_rest(of_filters, rest_of_filters)
         whole = whole + rest.mean(0)
+        if filters:
+            spread = filter_spread(theta, objective.layout)
+            of_filters_rest = rest_of_samples(objective, theta, spread * signs)
+            filter_curvature = with_rest(of_filters, of_filters_rest)
     exact = is_affine and gauss_newton.is_exact(objective, theta)
     return Traces(of_hessian, exact, of_gauss_newton, by_tensor(rows), filter_curvature, whole)
 
@@ -117,14 +123,13 @@ def filter_spread(theta: Tensor, layout: Layout) -> Tensor:
     return filter_scale(theta, layout) / root(sizes.to(theta))
 
 
-def rest_of_samples(objective: Objective, theta: Tensor, probes: Tensor, others: Tensor) -> Tensor:
-    """w'(H_i - G_i)z of every sample i for probes z (R, P) and each one's others w, (R, m, P).
+def rest_of_samples(objective: Objective, theta: Tensor, directions: Tensor) -> Tensor:
+    """d'(H_i - G_i)d of every sample i along directions d (R, P): (R, N).
 
-    (R, m, N). With E[zz'] = I, w = z gives samples of tr(H_i - G_i), and w = S^2 z of
-    tr(S (H_i - G_i) S), from the same products with z (Hutchinson 1989).
+    With E[dd'] = I each is a sample of tr(H_i - G_i) (Hutchinson 1989).
     """
-    rest = replace(objective, loss=first_order(objective.loss))
-    return hessian.sample_forms(rest, theta, probes, others)
+    rest = replace(objective, loss=linear_in_outputs(objective.loss))
+    return hessian.sample_forms(rest, theta, directions)
 
 
 def with_rest(exact: Tensor, rest: Tensor) -> Estimate:

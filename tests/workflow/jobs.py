@@ -8,6 +8,7 @@ import functools
 import importlib
 import json
 import os
+import random
 import runpy
 import select
 import signal
@@ -30,14 +31,16 @@ KINDS |= dict.fromkeys(("planes", "published", "tile", "trajectory"), WITH_TORCH
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def start(folder: str) -> None:
-    """The servers of all kinds, at sockets in a folder; they end with the calling process."""
-    for kind in set(KINDS.values()):
+def start(folder: str) -> list[subprocess.Popen]:
+    """The servers of all kinds, at sockets in a folder; they end with what is returned."""
+    return [
         subprocess.Popen(
             [sys.executable, __file__, address(folder, kind), *kind],
-            stdin=subprocess.PIPE,  # never written to: its end is this process's
+            stdin=subprocess.PIPE,  # never written to: it ends with this process
             env=os.environ | dict.fromkeys(ONE_THREAD, "1"),
         )
+        for kind in set(KINDS.values())
+    ]
 
 
 def address(folder: str, kind: tuple[str, ...]) -> str:
@@ -70,8 +73,10 @@ def job(answers, folder: str, script: str, variables: dict[str, str], output: st
     print(os.getpid(), file=answers, flush=True)
     os.chdir(folder)
     os.environ |= variables
-    for number in (1, 2):
-        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    random.seed()  # or all jobs would draw the same where a seed was forgotten
+    sys.modules["numpy"].random.seed()
+    for number, path in ((0, os.devnull), (1, output), (2, output)):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
     sys.argv, sys.path[0] = [script], str(Path(script).resolve().parent)
     sys.path[1:1] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     invalidate_caches()
@@ -96,14 +101,17 @@ def execute(script, name: str, edit: bool = False, *, folder: str, usual, variab
     """Run a Python script of Snakemake by the server of its kind, where that is there.
 
     With other variables than those with which the servers were started (portable kernels, say), or
-    in an environment of packages: as Snakemake does, by `usual`.
+    in an environment of packages: as Snakemake does, by `usual`. A job that is killed counts as
+    ended by SIGKILL.
     """
     from snakemake.benchmark import benchmarked
 
     kind = KINDS.get(Path(name).stem.partition(".")[2])
     own = {key: value for key, value in os.environ.items() if variables.get(key) != value}
     at = kind and address(folder, kind)
-    if not at or not os.path.exists(at) or set(own) - {"PYTHONPATH"} or script.conda_env:
+    is_other = set(own) - {"PYTHONPATH"} or variables.keys() - os.environ.keys()
+    elsewhere = script.conda_env or script.container_img or script.env_modules
+    if not at or not os.path.exists(at) or is_other or elsewhere:
         usual(script, name, edit)
         return
     asked = {

@@ -22,7 +22,7 @@ def main() -> None:
     import snakemake.cli  # noqa: F401
 
     with tempfile.TemporaryDirectory() as sockets:
-        jobs.start(sockets)
+        servers = jobs.start(sockets)  # noqa: F841 (they end with it)
         for line in sys.stdin:
             child = os.fork()
             if not child:

@@ -99,7 +99,7 @@ def scale_of_eigenvalues(axis: Axes) -> None:
     """An x axis of what is drawn, linear within LINEAR and logarithmic beyond."""
     axis.set_xscale("asinh", linear_width=LINEAR)
     low, high = np.arcsinh(np.array(axis.get_xlim()) / LINEAR)
-    inches = axis.get_position().width * axis.figure.get_figwidth()
+    inches = axis.bbox.width / axis.figure.dpi
     near = [-LINEAR, LINEAR] if inches * np.arcsinh(1) / (high - low) > 0.25 else []
     axis.xaxis.set_major_locator(FixedLocator([-10, -1, *near, 0, 1, 10, 100, 1000]))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
