@@ -2,7 +2,7 @@
 PYTHON ?= python3
 CORES ?= all
 QUICK = --configfile config.quick.yaml
-BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling portable planning costs architectures report
+BENCHMARKS = planes products spectra traces sharpness ladder training alignment curves scaling portable planning costs architectures memory report
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES)
 
 .PHONY: quick new estimate reproduce verify publish report examples test test-slurm torture bench

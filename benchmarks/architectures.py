@@ -1,20 +1,14 @@
 """ResNet-20 and a vision transformer on images of CIFAR's shape: ours against five other packages.
 
 Plane, Hessian-vector product, trace and top ten, where each runs at all; what raises, or is no
-number, is kept in benchmarks/refused.csv. Then what memory a job takes under the config's budget,
-each in a process of its own: benchmarks/memory.csv.
+number, is kept in benchmarks/refused.csv.
 
     python benchmarks/architectures.py [--small]    # --small: try it out; writes nothing
 """
 
 import argparse
 import copy
-import csv
 import io
-import json
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stderr, redirect_stdout
 from functools import partial
@@ -26,7 +20,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import networks
-from harness import HERE, compare, write
+from harness import compare, write, write_table
 from lossgeo import surface
 from lossgeo.directions import random_direction
 from lossgeo.hessian import hessian_operator
@@ -41,10 +35,9 @@ MODELS = {
     "ResNet-20": networks.resnet20,  # with batch normalisation, its statistics frozen
     "ViT-192x4": networks.vit,  # 192 wide, 4 deep, patches of 4 x 4
 }
-FULL = SimpleNamespace(plane=200, points=3, hessian=50, steps=30, memory=2000, repeats=3)
-SMALL = SimpleNamespace(plane=20, points=3, hessian=10, steps=12, memory=40, repeats=1)
+FULL = SimpleNamespace(plane=200, points=3, hessian=50, steps=30, repeats=3)
+SMALL = SimpleNamespace(plane=20, points=3, hessian=10, steps=12, repeats=1)
 TOP, PROBES, TIMED, ERROR = 10, 20, 4, 0.01
-BUDGET = 8e9  # bytes: `memory` of the config
 
 # attention's own kernel on a CPU has no second derivative; ours is measured without saying anything
 KERNELS = {"": nullcontext, ", in sdpa_kernel(MATH)": partial(sdpa_kernel, SDPBackend.MATH)}
@@ -378,64 +371,19 @@ def signs_forms(operator, size: int) -> np.ndarray:
     return np.array([float(z @ operator.matvec(z)) for z in signs])
 
 
-def measure_memory(name: str, samples: int) -> dict:
-    """Peak memory (MB) of this process: with the data alone, and after two products and a trace."""
-
-    def peak() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    data = images(samples)
-    model = trained(MODELS[name], tuple(part[:640] for part in data), steps=10)
-    before, theta = peak(), flatten(model)
-    objective = make_objective(model, *data, statistics="frozen", memory=BUDGET)
-    operator = hessian_operator(objective, theta)
-    for seed in (0, 1):
-        v = torch.randn(len(theta), generator=torch.Generator().manual_seed(seed))
-        operator.matvec(v)
-    return {
-        "network": name,
-        "parameters": len(theta),
-        "samples": samples,
-        "budget_mb": round(BUDGET / 1e6),
-        "before_mb": round(before),
-        "peak_mb": round(peak()),
-    }
-
-
-def in_own_process(name: str, samples: int) -> dict:
-    command = [sys.executable, __file__, "--memory", name, str(samples)]
-    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(found.splitlines()[-1])
-
-
-def write_table(file: str, rows: list[dict], columns: tuple[str, ...]) -> None:
-    with open(HERE / file, "w", newline="") as out:
-        writer = csv.DictWriter(out, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help="few samples; writes nothing")
-    parser.add_argument("--memory", nargs=2, metavar=("NETWORK", "SAMPLES"), help="of one network")
     asked = parser.parse_args()
-    if asked.memory:
-        print(json.dumps(measure_memory(asked.memory[0], int(asked.memory[1]))))
-        return
     size = SMALL if asked.small else FULL
     rows, refused = [], []
     for name, make in MODELS.items():
         found, left_out = side_by_side(name, trained(make, images(640)), size)
         rows += found
         refused += left_out
-    memory = [in_own_process(name, size.memory) for name in MODELS]
-    for row in memory:
-        print(row, flush=True)
     if not asked.small:
         write("architectures", rows)
         write_table("refused.csv", refused, ("work", "against", "raised"))
-        write_table("memory.csv", memory, tuple(memory[0]))
 
 
 if __name__ == "__main__":

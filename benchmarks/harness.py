@@ -111,6 +111,14 @@ def write(script: str, rows: list[dict]) -> None:
         writer.writerows(sorted(kept + new, key=lambda row: row["script"]))
 
 
+def write_table(file: str, rows: list[dict], columns: tuple[str, ...]) -> None:
+    """A table in benchmarks/."""
+    with open(HERE / file, "w", newline="") as out:
+        writer = csv.DictWriter(out, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 class UsualCNN(nn.Module):
     """The same function as our CNN, as it is usually written: ReLU, then pooling."""
 

@@ -45,11 +45,23 @@ def agreement(rows: list[dict]) -> str:
 
 
 def refused(rows: list[dict]) -> str:
-    """What other packages do not do at all."""
+    """What other packages do not do at all, by what they raise."""
     if not rows:
         return ""
-    parts = [f"{row['against']} on {row['work']} ({row['raised']})" for row in rows]
-    return f"What does not run: {'; '.join(parts)}.\n"
+    raised: dict[str, list[dict]] = {}
+    for row in rows:
+        raised.setdefault(row["raised"], []).append(row)
+    parts = []
+    for message, of_it in raised.items():
+        packages, works = (
+            ", ".join(dict.fromkeys(found))
+            for found in (
+                (row["against"].split(",")[0].split()[0] for row in of_it),
+                (row["work"] for row in of_it),
+            )
+        )
+        parts.append(f"{packages} ({works}: {message})")
+    return f"What does not run as it is: {'; '.join(parts)}.\n"
 
 
 def memory(rows: list[dict]) -> str:

@@ -1,13 +1,19 @@
 """Graphs that are used again and again: kept as long as there is memory, else built again."""
 
+import ctypes
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 T = TypeVar("T")
+
+# glibc's parameters of malloc, and the values that its own adjustment ends at
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+LARGEST_THRESHOLD, OWN_PAGES = 32 * 2**20, 2**20  # bytes
 
 
 def keep(
@@ -21,9 +27,10 @@ def keep(
     for all; `shared` tensors, which all graphs hold, are not counted.
     """
     count = len(makers)
-    if most < math.inf and count:
-        count = min(count, int(most // max(1, graph_bytes(makers[0], shared))))
-    kept = [make() for make in makers[:count]]
+    with pages_of_their_own():
+        if most < math.inf and count:
+            count = min(count, int(most // max(1, graph_bytes(makers[0], shared))))
+        kept = [make() for make in makers[:count]]
 
     def each() -> Iterator[T]:
         yield from kept
@@ -31,6 +38,27 @@ def keep(
             yield make()
 
     return each
+
+
+@contextmanager
+def pages_of_their_own() -> Iterator[None]:
+    """A context in which tensors of a megabyte or more take no more memory than they hold.
+
+    Elsewhere glibc's malloc takes them, up to 32 MiB, from a heap: what is let go between tensors
+    that are kept leaves holes there, half as much again as a transformer's graph. With another C
+    library this does nothing.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        yield
+        return
+    mallopt(MMAP_THRESHOLD, OWN_PAGES)
+    try:
+        yield
+    finally:
+        mallopt(MMAP_THRESHOLD, LARGEST_THRESHOLD)
+        mallopt(TRIM_THRESHOLD, 2 * LARGEST_THRESHOLD)
 
 
 def graph_bytes(make: Callable[[], object], shared: Iterable[Tensor] = ()) -> int:

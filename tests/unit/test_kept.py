@@ -1,4 +1,8 @@
 import math
+import os
+import platform
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -79,3 +83,38 @@ def test_memory_changes_no_number(operator, memory):
     torch.testing.assert_close(
         operator(bounded, theta) @ v, operator(whole, theta) @ v, rtol=0, atol=0
     )
+
+
+GROWN = """
+import re
+from pathlib import Path
+import torch
+from torch import nn
+from lossgeo.hessian import _makers, hessian_operator
+from lossgeo.kept import graph_bytes
+from lossgeo.objective import leaves_of, make_objective
+from lossgeo.parameters import flatten
+
+def held():
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmRSS:\\s*(\\d+)", status)[1]) * 1024
+
+block = nn.TransformerEncoderLayer(96, 2, 192, dropout=0.0, batch_first=True, norm_first=True)
+model = nn.Sequential(nn.Linear(12, 96), block, nn.Flatten(), nn.Linear(96 * 64, 10))
+objective = make_objective(model, torch.randn(512, 64, 12), torch.arange(512) % 10, block=64)
+theta = flatten(model)
+leaves = leaves_of(objective, theta)
+counted = 8 * graph_bytes(_makers(objective, leaves)[0], leaves.values())
+before = held()
+operator = hessian_operator(objective, theta)
+print((held() - before) / counted)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs Linux with glibc")
+def test_kept_graphs_take_the_memory_that_is_counted():
+    """From a heap they take 1.3 to 1.5 times as much."""
+    command = [sys.executable, "-c", GROWN]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+    assert 0.5 < float(done.stdout) < 1.1
