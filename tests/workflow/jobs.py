@@ -19,15 +19,17 @@ from contextlib import nullcontext
 from importlib import invalidate_caches
 from pathlib import Path
 
-# what the records of jobs name as used is what they would name of a process of its own
-WITHOUT_TORCH = ("numpy", "pandas", "h5py", "scipy.stats")
-PLOTTING = (*WITHOUT_TORCH, "matplotlib.mathtext", "matplotlib.backends.backend_pdf")
-WITH_TORCH = ("torch", "torch._dynamo", "numpy", "h5py", "scipy.sparse.linalg")
-KINDS = dict.fromkeys(("dictionary", "table", "verdicts"), WITHOUT_TORCH)
-KINDS |= {"figure": PLOTTING}
-KINDS |= dict.fromkeys(("train", "fork", "weights", "alignment", "curve"), WITH_TORCH)
-KINDS |= dict.fromkeys(("connectivity", "flatness", "hessian", "ladder", "landscape"), WITH_TORCH)
-KINDS |= dict.fromkeys(("planes", "published", "tile", "trajectory"), WITH_TORCH)
+# no package that a job would not import itself: its records name what it has imported
+TABLES = ("numpy", "pandas", "h5py", "scipy.stats")
+FIGURES = (*TABLES, "matplotlib.mathtext", "matplotlib.backends.backend_pdf")
+TORCH = ("torch", "torch._dynamo", "numpy", "h5py")
+TORCH_AND_SCIPY = (*TORCH, "scipy.optimize", "scipy.stats")
+KINDS = dict.fromkeys(("dictionary", "table", "verdicts"), TABLES) | {"figure": FIGURES}
+KINDS |= dict.fromkeys(("train", "fork", "weights", "curve", "hessian", "ladder"), TORCH)
+KINDS |= dict.fromkeys(
+    ("landscape", "tile", "flatness", "trajectory", "published"), TORCH_AND_SCIPY
+)
+KINDS |= dict.fromkeys(("alignment", "connectivity", "planes"), TORCH_AND_SCIPY)
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
